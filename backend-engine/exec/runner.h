@@ -1,0 +1,43 @@
+// A Runner computes StepPlans: with CPU ranks, with a timing model in place of
+// arithmetic, or on GPUs. It owns the weights and the paged KV memory and knows
+// nothing of requests, queues or HTTP.
+//
+// Threads: made and called by the engine thread only; a Runner may have rank
+// threads of its own behind Run().
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "backend-engine/sched/step.h"
+
+namespace penstock::engine {
+
+struct RunnerInfo {
+  std::string device;          // "cpu", "emulated h200", "cuda": for /health and logs.
+  int32_t tensor_parallel = 1;
+  int32_t block_tokens = 16;   // Tokens of one KV block.
+  int32_t block_count = 0;     // Blocks of the pool, fixed from the start.
+  int32_t max_step_tokens = 0; // Most tokens one StepPlan may hold.
+  int32_t max_sequences = 0;   // Most sequences one StepPlan may hold; slots are below it.
+  int32_t vocab_size = 0;
+};
+
+enum class RunStatus { kOk, kFailed };  // kFailed: a rank died; the engine is lost.
+
+class Runner {
+ public:
+  virtual ~Runner() = default;
+  virtual const RunnerInfo& info() const = 0;
+
+  // Computes `plan` on every rank and fills `result`. Blocks until done.
+  // On kFailed, error() says why, and no further call is made.
+  virtual RunStatus Run(const StepPlan& plan, StepResult& result) = 0;
+  virtual std::string error() const = 0;
+
+  // Makes a Run() that waits (for a peer rank, for a timer) return kFailed
+  // soon. Safe from any thread, any number of times.
+  virtual void Abort() = 0;
+};
+
+}  // namespace penstock::engine
