@@ -1,0 +1,191 @@
+// The policy file as plain values: what the file said, defaults applied,
+// validated. Immutable after start or reload; shared as shared_ptr<const Config>.
+//
+// Every field has its unit or type, its default and its effect here, a row in
+// docs/policy-file.md and a line in config/example.yaml.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/time/time.h"
+
+namespace penstock::config {
+
+// Where a value stands in the policy file, for messages; line 0: a default.
+struct Location {
+  int line = 0;
+  int column = 0;
+};
+
+// Requests beyond a limit get the clear answer named beside it.
+struct Limits {
+  uint64_t header_bytes = 60 * 1024;         // Request line and header fields; 431.
+  uint32_t header_count = 100;               // 431.
+  uint64_t request_line_bytes = 8 * 1024;    // 414.
+  uint64_t request_body = 10 * 1024 * 1024;  // Buffered (inference) bodies; 413.
+  uint64_t buffered_bytes = 512 * 1024 * 1024;  // Sum of buffered bodies of all requests; 503.
+  uint32_t connections = 10'000;             // Client connections; closed at accept.
+  uint32_t requests = 10'000;                // Requests in progress; 503.
+  uint32_t json_depth = 64;                  // 400.
+  uint64_t event_bytes = 1024 * 1024;        // One server-sent event; 502.
+};
+
+struct Listener {
+  std::string name = "public";
+  std::string address = "127.0.0.1:8080";    // HOST:PORT, [V6]:PORT; port 0: any free one.
+  bool debug_headers = false;                // Adds x-penstock-backend and x-penstock-decision.
+};
+
+struct Server {
+  std::vector<Listener> listeners;           // At least one; a default one if none is given.
+  std::string admin_address = "127.0.0.1:9901";
+  uint32_t workers = 0;                      // Event loops; 0 (auto): one per core.
+  absl::Duration request_headers_timeout = absl::Seconds(10);
+  absl::Duration request_body_idle_timeout = absl::Seconds(30);
+  absl::Duration keep_alive_timeout = absl::Seconds(75);   // Idle client connection.
+  absl::Duration drain_timeout = absl::Seconds(30);        // After SIGTERM: requests.
+  absl::Duration drain_stream_timeout = absl::Seconds(120);  // After SIGTERM: streams.
+  Limits limits;
+};
+
+struct LoadBalancing {
+  std::string algorithm = "weighted_score";
+  // The algorithm's own settings (alpha, beta, ...); checked by the algorithm.
+  struct Param {
+    std::string key;
+    std::string value;
+    Location where;
+  };
+  std::vector<Param> params;
+  absl::Duration slow_start = absl::ZeroDuration();  // Ramp of a new or recovered backend.
+  absl::Duration decay = absl::Seconds(10);          // tau of the time-to-first-token EWMA.
+  Location where;
+};
+
+struct HealthCheck {
+  bool enabled = true;
+  std::string path = "/health";
+  absl::Duration interval = absl::Seconds(2);
+  absl::Duration timeout = absl::Seconds(1);
+  uint32_t unhealthy_threshold = 3;
+  uint32_t healthy_threshold = 2;
+};
+
+struct CircuitBreaker {
+  bool enabled = true;
+  uint32_t consecutive_failures = 5;
+  double failure_rate_threshold = 0.5;       // Of the last `window`, from minimum_requests on.
+  uint32_t minimum_requests = 20;
+  absl::Duration window = absl::Seconds(10);
+  absl::Duration open_base = absl::Seconds(1);   // Open for open_base * 2^k ...
+  absl::Duration open_max = absl::Seconds(30);   // ... up to this, +- 20 %.
+  uint32_t half_open_requests = 1;               // Probes side by side.
+  uint32_t half_open_successes = 3;              // Successes that close it.
+  double max_ejection = 0.3;                     // Share of a pool ejected at most; at least one.
+  double panic_threshold = 0.5;                  // Healthy share below which health is ignored.
+};
+
+struct Timeouts {
+  absl::Duration connect = absl::Seconds(1);
+  absl::Duration first_token = absl::Seconds(60);  // Request sent to first data event (or headers).
+  absl::Duration idle = absl::Seconds(60);         // Between two reads of an answer.
+};
+
+struct Retry {
+  uint32_t attempts = 1;                     // Tries after the first one.
+  double budget = 0.2;                       // Share of active requests that may be retries ...
+  uint32_t budget_min = 3;                   // ... but at least this many.
+};
+
+struct Queue {
+  uint32_t max = 1024;                       // Requests waiting for a backend with room; 429.
+  absl::Duration wait = absl::Seconds(30);   // 429 after that.
+};
+
+struct LoadReports {
+  bool push = true;                          // Listen to `path` with ?watch=1.
+  std::string path = "/load";
+  absl::Duration stale = absl::Milliseconds(1500);
+  bool orca = true;                          // Read the endpoint-load-metrics header.
+  absl::Duration poll = absl::ZeroDuration();  // Poll `path` once an interval; 0: only when push fails.
+};
+
+// What happens to a client's Authorization header on the way to a backend.
+enum class AuthMode { kPass, kReplace, kRequire };
+
+struct Auth {
+  AuthMode mode = AuthMode::kPass;
+  std::string key;                // kReplace: sent as "Bearer KEY". From key_file or ${ENV}; masked in output.
+  std::vector<std::string> keys;  // kRequire: a client must present one of these. From keys_file.
+};
+
+struct Backend {
+  std::string name;                          // Defaults to the address.
+  std::string address;                       // HOST:PORT, [V6]:PORT.
+  double weight = 1.0;                       // Above 0.
+  uint32_t max_requests = 1024;              // Open there from this proxy; more wait in the queue.
+  Location where;
+};
+
+struct Model {
+  std::string name;
+  std::vector<std::string> aliases;
+};
+
+struct Pool {
+  std::string name;
+  std::vector<Model> models;                 // Empty: takes requests by path only.
+  std::vector<Backend> backends;
+  LoadBalancing load_balancing;
+  HealthCheck health_check;
+  CircuitBreaker circuit_breaker;
+  Timeouts timeouts;
+  Retry retry;
+  Queue queue;
+  LoadReports load_reports;
+  Auth auth;
+  std::string cache;                         // Name of a cache; empty: none.
+  Location where;
+};
+
+// First match wins. Without routes, inference goes by model and everything else
+// to the first pool.
+struct Route {
+  std::string name;
+  std::string path;                          // Whole path; empty: path_prefix decides.
+  std::string path_prefix;                   // Empty together with `path`: every path.
+  std::string model;                         // Empty: any.
+  std::string pool;                          // Empty: the pool that has the request's model.
+  Location where;
+};
+
+struct Cache {
+  std::string name;
+  uint64_t max_bytes = 256ull * 1024 * 1024;
+  uint64_t max_entry_bytes = 1024 * 1024;
+  absl::Duration ttl = absl::Minutes(10);
+  bool only_deterministic = true;            // Explicit temperature 0 (or top_k 1) and n = 1.
+  bool coalesce = true;                      // Join identical requests in flight.
+  Location where;
+};
+
+struct Observability {
+  std::string access_log = "off";            // stdout, off, or a file.
+  uint32_t decisions = 4096;                 // Decision records kept, over all workers.
+};
+
+struct Config {
+  std::string file;                          // As given; for messages.
+  uint64_t hash = 0;                         // Of the file's text.
+  Server server;
+  std::vector<Pool> pools;                   // At least one.
+  std::vector<Route> routes;
+  std::vector<Cache> caches;
+  Observability observability;
+};
+
+}  // namespace penstock::config
