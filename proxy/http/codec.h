@@ -1,0 +1,111 @@
+// One HTTP connection's translation between bytes and messages, both ways, both
+// roles. HTTP/1 (llhttp) and HTTP/2 (nghttp2) are the two implementations; the
+// session and the backend connection know only this.
+//
+// A codec does no I/O: bytes are fed in, bytes to send are appended to a Gather.
+// It holds no more than its limits allow, and after an error it only closes.
+//
+// Threads: one connection's loop.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "proxy/base/gather.h"
+#include "proxy/http/message.h"
+
+namespace penstock {
+
+// Names one message exchange on a connection. HTTP/1 counts 1, 2, 3...
+using MessageId = uint32_t;
+
+struct CodecLimits {
+  size_t header_bytes = 60 * 1024;        // Start line and fields of one message.
+  size_t header_count = 100;
+  size_t request_line_bytes = 8 * 1024;
+  size_t chunk_extension_bytes = 1024;    // Sum over one message.
+};
+
+// What was wrong with the peer's bytes, and the status a server answers with.
+struct ProtocolError {
+  uint16_t status = 400;                  // 400, 414, 431, 501, 505.
+  std::string_view code;                  // Stable word: "invalid_header", "headers_too_large", ...
+  std::string message;                    // One line for people; never echoes raw bytes.
+};
+
+// What a codec tells its owner. Inside any of these the owner may call the
+// codec's writing functions and NextMessage(); it must not destroy the codec.
+class CodecReceiver {
+ public:
+  // Server role. Views stay valid until the exchange is over: on HTTP/1 until
+  // the owner calls NextMessage().
+  virtual void OnRequest(MessageId id, RequestHead& head) { (void)id, (void)head; }
+  // Client role; views are valid until the message ends. Never 1xx but 101.
+  virtual void OnResponse(MessageId id, ResponseHead& head) { (void)id, (void)head; }
+  virtual void OnInterim(MessageId id, ResponseHead& head) { (void)id, (void)head; }
+  virtual void OnBody(MessageId id, std::string_view data) = 0;
+  // The message is complete; `trailers` are empty most of the time.
+  virtual void OnMessageEnd(MessageId id, std::span<Header> trailers) = 0;
+  // HTTP/2: the peer reset this message alone.
+  virtual void OnMessageReset(MessageId id, uint32_t error_code) { (void)id, (void)error_code; }
+  // The connection is beyond use: nothing more is parsed. A server answers once
+  // with error.status (if no answer has begun) and closes.
+  virtual void OnProtocolError(const ProtocolError& error) = 0;
+
+ protected:
+  ~CodecReceiver() = default;
+};
+
+class Codec {
+ public:
+  virtual ~Codec() = default;
+
+  // --- reading ---
+  // Parses `bytes` and calls the receiver. Returns how many were taken: fewer
+  // than given only at a message boundary that waits for NextMessage() (the
+  // owner keeps the rest and feeds it later) or after an error.
+  virtual size_t Feed(std::string_view bytes) = 0;
+  // The peer ended its direction: ends an until-close body; an error if a
+  // message is half there.
+  virtual void FeedEnd() = 0;
+  // HTTP/1 server: no next message is begun before this, so that pipelined
+  // requests are served one after the other. HTTP/2: nothing to do.
+  virtual void NextMessage() = 0;
+
+  // --- writing ---
+  // Client role: begins a request and returns its id. `extra` follows
+  // head.headers; dropped fields are left out; the codec writes the framing
+  // fields from head.framing. Host comes from head.headers or head.authority.
+  virtual MessageId WriteRequest(Gather& out, const RequestHead& head,
+                                 std::span<const Header> extra) = 0;
+  // Server role: begins the answer to `id`. Connection: close is added where the
+  // connection will not be kept; chunked towards HTTP/1.0 becomes until-close;
+  // no body is written for HEAD, 204 and 304.
+  virtual void WriteResponse(Gather& out, MessageId id, const ResponseHead& head,
+                             std::span<const Header> extra) = 0;
+  virtual void WriteContinue(Gather& out, MessageId id) = 0;  // 100 Continue.
+  // Framed by the head's framing. `data` is only referenced by `out`.
+  virtual void WriteBody(Gather& out, MessageId id, std::string_view data) = 0;
+  virtual void WriteEnd(Gather& out, MessageId id, std::span<const Header> trailers = {}) = 0;
+  // Gives up on one message: HTTP/2 resets it; HTTP/1 becomes unusable.
+  virtual void WriteReset(Gather& out, MessageId id, uint32_t error_code) = 0;
+  // This connection takes no more messages after the current ones
+  // (connection: close on the next answer; GOAWAY).
+  virtual void StartClosing(Gather& out) = 0;
+
+  // True while another message may follow the current ones.
+  virtual bool reusable() const = 0;
+  // True while no message is in progress in either direction.
+  virtual bool idle() const = 0;
+  virtual bool multiplexed() const = 0;  // HTTP/2.
+};
+
+enum class CodecRole { kServer, kClient };
+
+std::unique_ptr<Codec> MakeH1Codec(CodecRole role, CodecReceiver& receiver, const CodecLimits& limits);
+
+}  // namespace penstock
