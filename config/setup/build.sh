@@ -1,0 +1,39 @@
+# Configures and builds. Sourced by bash scripts after say.sh; the current
+# folder is the project's.
+#
+#   build PRESET TARGET...   ends the script with one line (and what the compiler
+#                            said) where it fails; a build with nothing to do takes no second
+
+build() {
+  local preset=$1 dir tool log tests=OFF
+  shift
+  dir=build-$preset
+  [ "$preset" != release ] || dir=build
+  # The tests want packages that the two programs alone do not.
+  case " $* " in *" penstock "*) ;; *) tests=ON ;; esac
+  for tool in cmake ninja c++; do
+    command -v $tool >/dev/null ||
+      die "no $tool on PATH, though its package is installed; put /usr/bin on PATH (it is: $PATH)"
+  done
+  mkdir -p "$dir"
+  # Where there is a build file ninja runs cmake itself when that is due.
+  if [ ! -e "$dir/build.ninja" ] || { [ $tests = ON ] && grep -q '^PENSTOCK_TESTS:BOOL=OFF' "$dir/CMakeCache.txt"; }; then
+    say "configuring ($preset)"
+    log=$dir/configure.log
+    if ! cmake --preset "$preset" -DPENSTOCK_TESTS=$tests >"$log" 2>&1; then
+      cat "$log" >&2
+      die "cmake --preset $preset failed, as above; after a change of packages remove $dir and try again"
+    fi
+  fi
+  say "building ($preset)"
+  # Ninja overwrites one line of progress on a terminal; elsewhere only problems are told.
+  if [ -t 2 ]; then
+    NINJA_STATUS='[%f/%t] ' ninja -C "$dir" "$@" >&2 || die "the build failed, as above"
+  else
+    log=$dir/build.log
+    if ! ninja -C "$dir" "$@" >"$log" 2>&1; then
+      grep -vE '^\[[0-9]+/[0-9]+\] (Building|Linking)' "$log" | tail -n 60 >&2 || true
+      die "the build failed, as above; all of it is in $log"
+    fi
+  fi
+}
