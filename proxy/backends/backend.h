@@ -1,0 +1,65 @@
+// An engine that we may send to, the pool that it belongs to, and the fleet of
+// all pools. Identity and settings are fixed; what changes (load, latency,
+// health, breaker) is in atomic words that workers and the control thread share.
+//
+// A fleet is an immutable snapshot made from one policy file; a backend with the
+// same pool, name and address is carried over to the next snapshot, state and all.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config/config.h"
+#include "lb-policies/policy.h"
+#include "proxy/backends/backend_state.h"
+#include "proxy/base/time.h"
+#include "proxy/net/address.h"
+
+namespace penstock {
+
+inline constexpr uint32_t kMaxWorkers = 64;
+
+struct Backend {
+  const lb::BackendId id;
+  const std::string pool;
+  const std::string name;
+  const std::string authority;    // HOST:PORT as the policy file spells it.
+  config::Backend settings;
+
+  // Where to dial: fixed for IP addresses, refreshed by the control thread for
+  // names. Empty text: not resolved yet. Any thread.
+  Address address() const;
+  void SetAddress(const Address& address);
+
+  mutable BackendState state;     // Shared, atomic: see backend_state.h.
+
+ private:
+  mutable std::mutex address_mutex_;
+  Address address_;
+};
+
+struct PoolState {
+  config::Pool settings;
+  std::vector<std::shared_ptr<Backend>> backends;
+  // Breakers of this pool that are not closed, for the ejection cap.
+  mutable std::atomic<uint32_t> ejected{0};
+  // Hash of the weights that the ready backends report; 0: they disagree or none is known.
+  mutable std::atomic<uint64_t> weights{0};
+};
+
+struct Fleet {
+  std::shared_ptr<const config::Config> config;
+  std::vector<std::shared_ptr<const PoolState>> pools;  // In the order of the file.
+};
+
+// Builds the fleet of `config`, carrying over what `previous` (may be null) has
+// in common with it. Backend ids are never reused in a process.
+std::shared_ptr<const Fleet> MakeFleet(std::shared_ptr<const config::Config> config,
+                                       const Fleet* previous);
+
+}  // namespace penstock

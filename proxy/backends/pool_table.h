@@ -1,0 +1,104 @@
+// What a worker knows of one pool: the usable backends as candidates for a
+// policy, and the life of each try from sent to ended.
+//
+// The figures that many threads write (in flight, reports, latency, breakers)
+// live in Backend; a table copies them at most every 10 ms and adds its own
+// worker's deltas, so that a pick touches no contended cache line.
+//
+// Threads: one table per worker and pool, on that worker's thread only.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "lb-policies/policy.h"
+#include "proxy/backends/backend.h"
+#include "proxy/base/time.h"
+
+namespace penstock {
+
+// How a try ended, as the backend's state sees it.
+enum class Outcome : uint8_t {
+  kOk,          // A whole answer, or an error of the client's making (4xx).
+  kBusy,        // 429, 503 with Retry-After: it rests, nothing is held against it.
+  kFault,       // No connection, reset, timeout, 5xx, bad bytes.
+  kClientLeft,  // Says nothing about the backend.
+};
+
+class PoolTable;
+
+// One try of one request at one backend; a member of the exchange.
+// Destroying it while begun counts as kClientLeft.
+class Attempt {
+ public:
+  Attempt() = default;
+  ~Attempt();
+  Attempt(const Attempt&) = delete;
+  Attempt& operator=(const Attempt&) = delete;
+
+  bool begun() const { return table_ != nullptr; }
+  Backend* backend() const { return backend_; }
+
+ private:
+  friend class PoolTable;
+  PoolTable* table_ = nullptr;
+  Backend* backend_ = nullptr;
+  MonoTime sent_ = 0;
+  bool waiting_ = false;   // For its first token: linked in the backend's waiting list.
+  bool probe_ = false;     // Took a half-open slot of the breaker.
+  Attempt* next_ = nullptr;
+  Attempt* previous_ = nullptr;
+};
+
+class PoolTable {
+ public:
+  enum class Shortage : uint8_t {
+    kNone,
+    kUnhealthy,  // Nothing healthy and admitted by its breaker: 503.
+    kBusy,       // The healthy ones rest or are full: wait in the queue.
+  };
+  struct View {
+    std::span<const lb::Candidate> candidates;  // Valid until the next call of the table.
+    Shortage shortage = Shortage::kNone;
+    MonoTime retry_at = kNever;                 // When one may become usable; kNever: unknown.
+  };
+
+  PoolTable(std::shared_ptr<const PoolState> pool, uint32_t worker);
+  ~PoolTable();
+
+  // Backends that may take a request now, without those in `tried`: healthy
+  // (all of them in panic), not drained, breaker closed or half-open with a free
+  // probe, not resting, below max_requests.
+  View Usable(MonoTime now, std::span<const lb::BackendId> tried);
+
+  // A try begins; nullptr if the breaker's last probe slot was just taken by
+  // another worker (pick again). REQUIRES: `id` came from the last Usable().
+  Backend* Begin(Attempt& attempt, lb::BackendId id, MonoTime now);
+  // The first data event with a token arrived (`streamed`), or the whole answer of a
+  // request that was not streamed (then it does not feed latency).
+  void FirstToken(Attempt& attempt, MonoTime now, bool streamed);
+  // Ends the try; `retry_after` matters for kBusy (0: none was given).
+  void End(Attempt& attempt, Outcome outcome, MonoTime now, MonoTime retry_after = 0);
+  // The endpoint-load-metrics field of an answer.
+  void Report(Backend& backend, std::string_view field, MonoTime now);
+
+  const PoolState& pool() const { return *pool_; }
+  // Tries of this worker at this pool that have begun and not ended.
+  uint32_t active() const { return active_; }
+
+ private:
+  struct Row;
+  void Refresh(MonoTime now);
+
+  const std::shared_ptr<const PoolState> pool_;
+  const uint32_t worker_;
+  uint32_t active_ = 0;
+  MonoTime refreshed_ = 0;
+  std::vector<Row> rows_;
+  std::vector<lb::Candidate> candidates_;
+};
+
+}  // namespace penstock
