@@ -11,11 +11,9 @@
 #include <functional>
 #include <memory>
 #include <span>
-#include <string>
-#include <vector>
 
 #include "backend-engine/exec/runner.h"
-#include "backend-engine/sched/step.h"
+#include "backend-engine/sched/request.h"
 
 namespace penstock::engine {
 
@@ -26,34 +24,6 @@ struct EngineOptions {
   int32_t step_tokens = 512;           // Token budget of one step (at most the runner's).
   int32_t max_length = 0;              // Prompt and answer together, in tokens.
   double stall_seconds = 60;           // A step longer than this makes Load().state kFailed.
-};
-
-struct GenerateRequest {
-  std::vector<int32_t> prompt;           // At least one token.
-  int32_t max_tokens = 16;               // Of the answer.
-  std::vector<int32_t> stop_tokens;      // End of sequence; not handed out as text.
-  SamplingParams sampling;
-};
-
-enum class FinishReason : uint8_t { kNone, kStop, kLength, kCancelled, kFailed };
-
-// One token of one sequence, or its end without a token (kCancelled, kFailed).
-struct TokenEvent {
-  SequenceId id = 0;
-  int32_t token = -1;                    // -1: none with this event.
-  FinishReason finish = FinishReason::kNone;
-  float logprob = 0;
-  std::vector<TokenLogprob> top;
-  std::string error;                     // For kFailed.
-};
-
-enum class SubmitCode { kOk, kQueueFull, kTooLong, kDraining, kFailed, kInvalid };
-
-struct SubmitResult {
-  SubmitCode code = SubmitCode::kOk;
-  SequenceId id = 0;
-  double retry_after_seconds = 0;        // For kQueueFull: from the measured drain rate.
-  std::string message;                   // For anything but kOk: what, found, allowed.
 };
 
 enum class NodeState : uint8_t { kLoading, kReady, kDraining, kAsleep, kFailed };

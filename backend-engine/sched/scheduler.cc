@@ -1,0 +1,324 @@
+#include "backend-engine/sched/scheduler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "backend-engine/sched/check.h"
+
+namespace penstock::engine {
+namespace {
+
+// Share of the answers still allowed that admission leaves room for.
+constexpr double kGrowthShareMin = 0.1;
+constexpr double kGrowthShareRise = 0.15;    // With every preemption,
+constexpr double kGrowthShareFade = 0.0005;  // with every step without one.
+
+unsigned long long Number(SequenceId id) { return static_cast<unsigned long long>(id); }
+
+}  // namespace
+
+Scheduler::Scheduler(const SchedulerOptions& options)
+    : options_(options), pool_(options.block_count), growth_share_(kGrowthShareMin) {
+  ENGINE_CHECK(options.block_tokens > 0 && options.max_running > 0 &&
+                   options.step_tokens >= options.max_running,
+               "block_tokens %d, max_running %d, step_tokens %d", options.block_tokens,
+               options.max_running, options.step_tokens);
+  const auto slots = static_cast<size_t>(options.max_running);
+  for (int32_t slot = options.max_running - 1; slot >= 0; --slot) free_slots_.push_back(slot);
+  plan_.tokens.reserve(static_cast<size_t>(options.step_tokens));
+  plan_.block_table.reserve(static_cast<size_t>(options.block_count));
+  plan_.sequences.reserve(slots);
+  first_token_waits_.reserve(slots);
+}
+
+int32_t Scheduler::BlocksFor(int32_t tokens) const {
+  return (tokens + options_.block_tokens - 1) / options_.block_tokens;
+}
+
+// Blocks to leave free for what this sequence may still grow by.
+int32_t Scheduler::GrowthBlocks(const Sequence& sequence) const {
+  // The last token is never computed, so it needs no place.
+  const int32_t allowed = std::max(sequence.length_max - 1 - sequence.known(), 0);
+  const auto share = static_cast<int32_t>(std::ceil(growth_share_ * allowed));
+  const int32_t growth = std::min(allowed, std::max(share, options_.block_tokens));
+  return BlocksFor(sequence.known() + growth) - BlocksFor(sequence.known());
+}
+
+void Scheduler::Add(SequenceId id, GenerateRequest request, double now) {
+  ENGINE_CHECK(!plan_open_, "sequence %llu added while a plan is open", Number(id));
+  const auto prompt_length = static_cast<int32_t>(request.prompt.size());
+  const int32_t length_max = prompt_length + request.max_tokens;
+  ENGINE_CHECK(id != 0 && prompt_length > 0 && request.max_tokens > 0 &&
+                   BlocksFor(length_max - 1) <= pool_.total(),
+               "sequence %llu: prompt %d, max_tokens %d, pool %d blocks", Number(id),
+               prompt_length, request.max_tokens, pool_.total());
+  Sequence& sequence = waiting_.emplace_back();
+  const auto [entry, fresh] = live_.emplace(id, std::prev(waiting_.end()));
+  ENGINE_CHECK(fresh, "sequence %llu added twice", Number(id));
+  sequence.id = id;
+  sequence.arrival = next_arrival_++;
+  sequence.arrived_at = now;
+  sequence.prompt_length = prompt_length;
+  sequence.length_max = length_max;
+  sequence.tokens = std::move(request.prompt);
+  sequence.tokens.reserve(static_cast<size_t>(length_max));
+  sequence.stop_tokens = std::move(request.stop_tokens);
+  sequence.sampling = std::move(request.sampling);
+  sequence.blocks.reserve(static_cast<size_t>(BlocksFor(length_max)));
+  queued_known_ += prompt_length;
+}
+
+bool Scheduler::Cancel(SequenceId id) {
+  ENGINE_CHECK(!plan_open_, "sequence %llu cancelled while a plan is open", Number(id));
+  const auto found = live_.find(id);
+  if (found == live_.end()) return false;
+  End(found->second);
+  return true;
+}
+
+const StepPlan& Scheduler::Plan() {
+  ENGINE_CHECK(!plan_open_, "step %llu was not committed", Number(plan_.number));
+  plan_.tokens.clear();
+  plan_.block_table.clear();
+  plan_.sequences.clear();
+  if (idle()) return plan_;
+  ++plan_.number;
+
+  const bool all_stayed = SecureRunning();
+  int32_t budget = options_.step_tokens;
+  for (Sequence& sequence : running_) {
+    const int32_t count = std::min(sequence.known() - sequence.computed, budget);
+    if (count == 0) break;
+    Schedule(sequence, count);
+    budget -= count;
+  }
+  if (all_stayed) {
+    growth_share_ = std::max(kGrowthShareMin, growth_share_ - kGrowthShareFade);
+    AdmitWaiting(budget);
+  }
+  ENGINE_CHECK(!plan_.empty(), "%d run, %d wait, nothing to do", running(), waiting());
+  plan_open_ = true;
+  return plan_;
+}
+
+// Gives every running sequence the blocks for all it knows; preempts where
+// there are too few. False: somebody was preempted.
+bool Scheduler::SecureRunning() {
+  bool all_stayed = true;
+  for (auto it = running_.begin(); it != running_.end();) {
+    const auto current = it++;
+    const int32_t missing =
+        BlocksFor(current->known()) - static_cast<int32_t>(current->blocks.size());
+    while (current->running && !pool_.Take(current->id, missing, current->blocks)) {
+      const auto victim = Victim();
+      ENGINE_CHECK(running_.size() > 1, "sequence %llu alone does not fit", Number(victim->id));
+      if (victim == it) ++it;
+      Preempt(victim);
+      all_stayed = false;
+    }
+  }
+  return all_stayed;
+}
+
+Scheduler::Sequences::iterator Scheduler::Victim() {
+  const auto before = [](const Sequence& a, const Sequence& b) {
+    const bool a_settled = a.preemptions >= kPreemptionsMax;
+    const bool b_settled = b.preemptions >= kPreemptionsMax;
+    if (a_settled != b_settled) return b_settled;
+    if (!a_settled && a.computed != b.computed) return a.computed < b.computed;
+    return a.arrival > b.arrival;
+  };
+  return std::min_element(running_.begin(), running_.end(), before);
+}
+
+void Scheduler::Preempt(Sequences::iterator victim) {
+  ++totals_.preemptions;
+  totals_.recomputed_tokens += static_cast<uint64_t>(victim->computed);
+  growth_share_ = std::min(1.0, growth_share_ + kGrowthShareRise);
+  pool_.Give(victim->id, victim->blocks);
+  free_slots_.push_back(victim->slot);
+  victim->slot = -1;
+  victim->computed = 0;
+  victim->running = false;
+  ++victim->preemptions;
+  queued_known_ += victim->known();
+  const auto place = std::find_if(waiting_.begin(), waiting_.end(), [&](const Sequence& other) {
+    return other.arrival > victim->arrival;
+  });
+  waiting_.splice(place, running_, victim);
+}
+
+void Scheduler::AdmitWaiting(int32_t budget) {
+  int32_t growth = 0;
+  for (const Sequence& sequence : running_) growth += GrowthBlocks(sequence);
+  while (budget > 0 && !waiting_.empty() && running() < options_.max_running) {
+    const auto next = waiting_.begin();
+    const int32_t needed = BlocksFor(next->known());
+    growth += GrowthBlocks(*next);
+    if (!running_.empty() && needed + growth > pool_.free_count()) return;
+    const bool taken = pool_.Take(next->id, needed, next->blocks);
+    ENGINE_CHECK(taken, "sequence %llu: %d blocks of %d", Number(next->id), needed,
+                 pool_.free_count());
+    queued_known_ -= next->known();
+    LeaveQueue(*next);
+    next->running = true;
+    next->slot = free_slots_.back();
+    free_slots_.pop_back();
+    running_.splice(running_.end(), waiting_, next);
+    const int32_t count = std::min(next->known(), budget);
+    Schedule(*next, count);
+    budget -= count;
+  }
+}
+
+void Scheduler::LeaveQueue(Sequence& sequence) {
+  if (sequence.ran_before) return;
+  sequence.ran_before = true;
+  ++totals_.left_queue;
+  totals_.left_queue_tokens += static_cast<uint64_t>(sequence.prompt_length);
+}
+
+void Scheduler::Schedule(Sequence& sequence, int32_t count) {
+  StepSequence& entry = plan_.sequences.emplace_back();
+  entry.id = sequence.id;
+  entry.slot = sequence.slot;
+  entry.first_token = static_cast<int32_t>(plan_.tokens.size());
+  entry.token_count = count;
+  entry.start = sequence.computed;
+  entry.first_block = static_cast<int32_t>(plan_.block_table.size());
+  entry.block_count = BlocksFor(sequence.computed + count);
+  entry.sample = sequence.computed + count == sequence.known();
+  entry.sampling = &sequence.sampling;
+  entry.history = sequence.tokens;
+  entry.prompt_length = sequence.prompt_length;
+  const auto first = sequence.tokens.begin() + sequence.computed;
+  plan_.tokens.insert(plan_.tokens.end(), first, first + count);
+  plan_.block_table.insert(plan_.block_table.end(), sequence.blocks.begin(),
+                           sequence.blocks.begin() + entry.block_count);
+}
+
+void Scheduler::Commit(const StepPlan& plan, StepResult& result, double now,
+                       std::vector<TokenEvent>& events) {
+  ENGINE_CHECK(plan_open_ && &plan == &plan_ && result.number == plan.number,
+               "result of step %llu for step %llu", Number(result.number), Number(plan.number));
+  plan_open_ = false;
+  ++totals_.steps;
+  first_token_waits_.clear();
+  size_t next_sample = 0;
+  for (const StepSequence& entry : plan.sequences) {
+    const auto sequence = live_.find(entry.id)->second;
+    if (sequence->backlog() > 0) totals_.prefill_tokens += static_cast<uint64_t>(entry.token_count);
+    sequence->computed += entry.token_count;
+    if (!entry.sample) continue;
+    ENGINE_CHECK(next_sample < result.sampled.size() &&
+                     result.sampled[next_sample].id == entry.id,
+                 "step %llu: no token for sequence %llu", Number(plan.number), Number(entry.id));
+    TokenEvent& event = events.emplace_back();
+    AppendToken(*sequence, result.sampled[next_sample++], now, event);
+    if (event.finish != FinishReason::kNone) End(sequence);
+  }
+}
+
+void Scheduler::AppendToken(Sequence& sequence, SampledToken& sampled, double now,
+                            TokenEvent& event) {
+  event.id = sequence.id;
+  if (sampled.invalid) {
+    event.finish = FinishReason::kFailed;
+    event.error = "the logits were not finite at position " + std::to_string(sequence.known());
+    return;
+  }
+  if (sequence.generated() == 0) {
+    first_token_waits_.push_back(now - sequence.arrived_at);
+    totals_.prompt_tokens += static_cast<uint64_t>(sequence.prompt_length);
+  }
+  ++totals_.generated_tokens;
+  sequence.tokens.push_back(sampled.token);
+  event.token = sampled.token;
+  event.logprob = sampled.logprob;
+  event.top = std::move(sampled.top);
+  if (std::find(sequence.stop_tokens.begin(), sequence.stop_tokens.end(), sampled.token) !=
+      sequence.stop_tokens.end()) {
+    event.finish = FinishReason::kStop;
+  } else if (sequence.known() == sequence.length_max) {
+    event.finish = FinishReason::kLength;
+  }
+}
+
+void Scheduler::End(Sequences::iterator sequence) {
+  live_.erase(sequence->id);
+  LeaveQueue(*sequence);
+  if (!sequence->running) {
+    queued_known_ -= sequence->known();
+    waiting_.erase(sequence);
+    return;
+  }
+  pool_.Give(sequence->id, sequence->blocks);
+  free_slots_.push_back(sequence->slot);
+  running_.erase(sequence);
+}
+
+void Scheduler::FailAll(std::string_view error, std::vector<TokenEvent>& events) {
+  plan_open_ = false;
+  for (Sequences* sequences : {&running_, &waiting_}) {
+    while (!sequences->empty()) {
+      TokenEvent& event = events.emplace_back();
+      event.id = sequences->front().id;
+      event.finish = FinishReason::kFailed;
+      event.error = error;
+      End(sequences->begin());
+    }
+  }
+}
+
+int64_t Scheduler::waiting_tokens() const {
+  int64_t tokens = queued_known_;
+  for (const Sequence& sequence : running_) tokens += sequence.backlog();
+  return tokens;
+}
+
+int64_t Scheduler::running_tokens() const {
+  int64_t tokens = 0;
+  for (const Sequence& sequence : running_) tokens += sequence.computed;
+  return tokens;
+}
+
+std::string Scheduler::CheckInvariants() const {
+  if (std::string wrong = pool_.CheckInvariant(); !wrong.empty()) return wrong;
+  if (live_.size() != running_.size() + waiting_.size()) return "live table differs from lists";
+  if (free_slots_.size() + running_.size() != static_cast<size_t>(options_.max_running)) {
+    return "a slot is lost";
+  }
+  int64_t known = 0;
+  int32_t blocks = 0;
+  uint64_t arrival = 0;
+  for (const Sequence& sequence : waiting_) {
+    const std::string name = "sequence " + std::to_string(sequence.id);
+    if (sequence.running || sequence.slot >= 0) return name + " waits with a slot";
+    if (!sequence.blocks.empty() || sequence.computed != 0) return name + " waits with blocks";
+    if (known > 0 && sequence.arrival < arrival) return name + " waits behind a younger one";
+    arrival = sequence.arrival;
+    known += sequence.known();
+  }
+  if (known != queued_known_) return "tokens of those that wait are miscounted";
+  std::vector<bool> slots(static_cast<size_t>(options_.max_running), false);
+  for (const Sequence& sequence : running_) {
+    const std::string name = "sequence " + std::to_string(sequence.id);
+    if (!sequence.running || sequence.slot < 0) return name + " runs without a slot";
+    const auto slot = static_cast<size_t>(sequence.slot);
+    if (slots[slot]) return name + " shares its slot";
+    slots[slot] = true;
+    if (sequence.computed >= sequence.known()) return name + " has nothing to compute";
+    for (const int32_t block : sequence.blocks) {
+      if (pool_.owner(block) != sequence.id) return name + " uses a block of another";
+    }
+    if (BlocksFor(sequence.computed) > static_cast<int32_t>(sequence.blocks.size())) {
+      return name + " computed more than its blocks hold";
+    }
+    blocks += static_cast<int32_t>(sequence.blocks.size());
+  }
+  if (blocks != pool_.used()) return "blocks of nobody are in use";
+  return "";
+}
+
+}  // namespace penstock::engine

@@ -1,0 +1,234 @@
+// The engine thread over the emulated runner at no cost in time: no sleeps, no
+// timed assertions; a test waits for an event or a state, for ever if need be.
+#include "backend-engine/exec/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "backend-engine/exec/emulated_runner.h"
+
+namespace penstock::engine {
+namespace {
+
+// Collects what the sink hears; every wait ends when the answer is there.
+class Answers {
+ public:
+  Engine::Sink sink() {
+    return [this](std::span<TokenEvent> events) {
+      const std::lock_guard lock(mutex_);
+      for (TokenEvent& event : events) {
+        Answer& answer = answers_[event.id];
+        EXPECT_EQ(answer.finish, FinishReason::kNone) << "sequence " << event.id << " ended twice";
+        if (event.token >= 0) answer.tokens.push_back(event.token);
+        answer.finish = event.finish;
+        answer.error = event.error;
+      }
+      changed_.notify_all();
+    };
+  }
+
+  struct Answer {
+    std::vector<int32_t> tokens;
+    FinishReason finish = FinishReason::kNone;
+    std::string error;
+  };
+
+  Answer WaitForEnd(SequenceId id) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return answers_[id].finish != FinishReason::kNone; });
+    return answers_[id];
+  }
+
+  void WaitForToken(SequenceId id) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return !answers_[id].tokens.empty(); });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::map<SequenceId, Answer> answers_;
+};
+
+EmulatedOptions Instant() {
+  EmulatedOptions options;
+  options.timing = *FindTimingTable("instant");
+  options.vocab_size = 1000;
+  for (int32_t token = 100; token < 200; ++token) options.plain_tokens.push_back(token);
+  options.block_count = 256;
+  return options;
+}
+
+// One step takes as good as for ever, until it is aborted.
+EmulatedOptions Endless() {
+  EmulatedOptions options = Instant();
+  options.timing.fixed_ms = 1e9;
+  return options;
+}
+
+std::unique_ptr<Runner> MakeRunner(const EmulatedOptions& options) {
+  return std::make_unique<EmulatedRunner>(options);
+}
+
+GenerateRequest Request(int32_t prompt_tokens, int32_t max_tokens) {
+  GenerateRequest request;
+  request.prompt.assign(static_cast<size_t>(prompt_tokens), 7);
+  request.max_tokens = max_tokens;
+  request.sampling.temperature = 0;
+  return request;
+}
+
+TEST(Engine, AnswersARequestToItsLastToken) {
+  Answers answers;
+  Engine engine(MakeRunner(Instant()), {}, answers.sink());
+  const SubmitResult submitted = engine.Submit(Request(40, 12));
+  ASSERT_EQ(submitted.code, SubmitCode::kOk);
+  const auto answer = answers.WaitForEnd(submitted.id);
+  EXPECT_EQ(answer.tokens.size(), 12u);
+  EXPECT_EQ(answer.finish, FinishReason::kLength);
+}
+
+TEST(Engine, GivesTheSameAnswerInACrowdAndInSmallChunks) {
+  Answers alone;
+  Engine quiet(MakeRunner(Instant()), {}, alone.sink());
+  const auto expected = alone.WaitForEnd(quiet.Submit(Request(300, 20)).id);
+
+  Answers crowd;
+  EmulatedOptions small = Instant();
+  small.block_count = 48;
+  Engine busy(MakeRunner(small), {.max_running = 8, .step_tokens = 16}, crowd.sink());
+  std::vector<SequenceId> ids;
+  for (int i = 0; i < 30; ++i) ids.push_back(busy.Submit(Request(300, 20)).id);
+  for (const SequenceId id : ids) EXPECT_EQ(crowd.WaitForEnd(id).tokens, expected.tokens);
+}
+
+TEST(Engine, RefusesWhatCanNeverFit) {
+  Answers answers;
+  Engine engine(MakeRunner(Instant()), {.max_length = 1000}, answers.sink());
+  const SubmitResult long_one = engine.Submit(Request(990, 11));
+  EXPECT_EQ(long_one.code, SubmitCode::kTooLong);
+  EXPECT_EQ(long_one.message,
+            "the prompt has 990 tokens and max_tokens is 11, together 1001; this model allows 1000");
+  EXPECT_EQ(engine.Submit(Request(0, 11)).code, SubmitCode::kInvalid);
+  EXPECT_TRUE(engine.idle());
+}
+
+TEST(Engine, CancelledSequencesEndAndLeaveNoBlockInUse) {
+  Answers answers;
+  Engine engine(MakeRunner(Instant()), {}, answers.sink());
+  std::vector<SequenceId> ids;
+  for (int i = 0; i < 20; ++i) ids.push_back(engine.Submit(Request(30, 3000)).id);
+  answers.WaitForToken(ids.front());
+  for (const SequenceId id : ids) engine.Cancel(id);
+  for (const SequenceId id : ids) {
+    engine.Cancel(id);  // Twice is harmless.
+    const FinishReason finish = answers.WaitForEnd(id).finish;
+    EXPECT_TRUE(finish == FinishReason::kCancelled || finish == FinishReason::kLength);
+  }
+  EXPECT_EQ(engine.Load().kv_blocks_used, 0);
+}
+
+TEST(Engine, ARunnerThatFailsEndsEverySequenceAndRefusesNewOnes) {
+  Answers answers;
+  auto runner = MakeRunner(Endless());
+  Runner& device = *runner;
+  Engine engine(std::move(runner), {.max_running = 2}, answers.sink());
+  std::vector<SequenceId> ids;
+  for (int i = 0; i < 5; ++i) ids.push_back(engine.Submit(Request(30, 5)).id);
+  device.Abort();
+  for (const SequenceId id : ids) {
+    const auto answer = answers.WaitForEnd(id);
+    EXPECT_EQ(answer.finish, FinishReason::kFailed);
+    EXPECT_FALSE(answer.error.empty());
+  }
+  EXPECT_EQ(engine.Load().state, NodeState::kFailed);
+  EXPECT_EQ(engine.Submit(Request(1, 1)).code, SubmitCode::kFailed);
+}
+
+TEST(Engine, EndsEverySequenceWhenItIsDestroyed) {
+  Answers answers;
+  std::vector<SequenceId> ids;
+  {
+    Engine engine(MakeRunner(Endless()), {.max_running = 2}, answers.sink());
+    for (int i = 0; i < 5; ++i) ids.push_back(engine.Submit(Request(30, 5)).id);
+  }
+  for (const SequenceId id : ids) EXPECT_EQ(answers.WaitForEnd(id).finish, FinishReason::kFailed);
+}
+
+TEST(Engine, DrainingFinishesWhatRunsAndRefusesTheRest) {
+  Answers answers;
+  Engine engine(MakeRunner(Instant()), {}, answers.sink());
+  const SequenceId id = engine.Submit(Request(30, 500)).id;
+  engine.Drain();
+  EXPECT_EQ(engine.Load().state, NodeState::kDraining);
+  EXPECT_EQ(engine.Submit(Request(1, 1)).code, SubmitCode::kDraining);
+  EXPECT_EQ(answers.WaitForEnd(id).tokens.size(), 500u);
+}
+
+TEST(Engine, AFullQueueSaysWhenToComeBack) {
+  Answers answers;
+  Engine engine(MakeRunner(Endless()), {.queue_max = 3, .max_running = 1}, answers.sink());
+  SubmitResult last;
+  // One may have been taken into the endless step; the queue holds three more.
+  for (int i = 0; i < 5; ++i) last = engine.Submit(Request(10, 10));
+  EXPECT_EQ(last.code, SubmitCode::kQueueFull);
+  EXPECT_GT(last.retry_after_seconds, 0);
+  EXPECT_LE(last.retry_after_seconds, 60);
+  EXPECT_LE(engine.Load().waiting, 4);
+}
+
+TEST(Engine, AStepThatHangsMakesTheEngineFailedInItsLoad) {
+  Answers answers;
+  Engine engine(MakeRunner(Endless()), {.stall_seconds = 0}, answers.sink());
+  EXPECT_EQ(engine.Load().state, NodeState::kReady);
+  engine.Submit(Request(10, 10));
+  while (engine.Load().state != NodeState::kFailed) std::this_thread::yield();
+  EXPECT_GT(engine.Load().seconds_in_step, 0);
+  EXPECT_EQ(engine.Submit(Request(10, 10)).code, SubmitCode::kFailed);
+}
+
+TEST(Engine, CountsWhatItDidAndMeasuresItsSteps) {
+  Answers answers;
+  Engine engine(MakeRunner(Instant()), {}, answers.sink());
+  answers.WaitForEnd(engine.Submit(Request(40, 12)).id);
+  const EngineLoad load = engine.Load();
+  EXPECT_EQ(load.prompt_tokens, 40u);
+  EXPECT_EQ(load.generated_tokens, 12u);
+  EXPECT_EQ(load.steps, 12u);
+  EXPECT_EQ(load.running, 0);
+  EXPECT_GT(load.prefill_tokens_per_s, 0);
+  EXPECT_GT(load.step_ms, 0);
+  EXPECT_GT(load.ttft_ms_p50, 0);
+}
+
+TEST(Engine, TakesSubmitsAndCancelsFromManyThreads) {
+  Answers answers;
+  EmulatedOptions small = Instant();
+  small.block_count = 40;
+  Engine engine(MakeRunner(small), {.queue_max = 4, .max_running = 4}, answers.sink());
+  std::vector<std::thread> threads;
+  for (int thread = 0; thread < 4; ++thread) {
+    threads.emplace_back([&, thread] {
+      for (int i = 0; i < 50; ++i) {
+        const SubmitResult result = engine.Submit(Request(20 + i, 5 + thread));
+        if (result.code == SubmitCode::kQueueFull) continue;
+        ASSERT_EQ(result.code, SubmitCode::kOk);
+        if (i % 3 == 0) engine.Cancel(result.id);
+        (void)engine.Load();
+        answers.WaitForEnd(result.id);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  while (!engine.idle()) std::this_thread::yield();
+  EXPECT_EQ(engine.Load().kv_blocks_used, 0);
+  EXPECT_EQ(engine.Load().waiting, 0);
+}
+
+}  // namespace
+}  // namespace penstock::engine
