@@ -91,7 +91,8 @@ struct CircuitBreaker {
 
 struct Timeouts {
   absl::Duration connect = absl::Seconds(1);
-  absl::Duration first_token = absl::Seconds(60);  // Request sent to first data event (or headers).
+  absl::Duration first_token = absl::Seconds(60);  // Streams: request sent to first data event.
+  absl::Duration response = absl::Minutes(10);     // Other answers: request sent to their head.
   absl::Duration idle = absl::Seconds(60);         // Between two reads of an answer.
 };
 

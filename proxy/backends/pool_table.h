@@ -75,11 +75,15 @@ class PoolTable {
   View Usable(MonoTime now, std::span<const lb::BackendId> tried);
 
   // A try begins; nullptr if the breaker's last probe slot was just taken by
-  // another worker (pick again). REQUIRES: `id` came from the last Usable().
-  Backend* Begin(Attempt& attempt, lb::BackendId id, MonoTime now);
-  // The first data event with a token arrived (`streamed`), or the whole answer of a
-  // request that was not streamed (then it does not feed latency).
-  void FirstToken(Attempt& attempt, MonoTime now, bool streamed);
+  // another worker (pick again). `streams`: the answer comes as events, so that its
+  // first token can be told; only such tries count as waiting for one.
+  // REQUIRES: `id` came from the last Usable().
+  Backend* Begin(Attempt& attempt, lb::BackendId id, bool streams, MonoTime now);
+  // The first data event with a token arrived. REQUIRES: begun with `streams`.
+  void FirstToken(Attempt& attempt, MonoTime now);
+  // True if something says that the backend may be gone: its last health check
+  // failed, it is unhealthy, or its load stream fell silent after having spoken.
+  static bool Suspect(const Backend& backend, MonoTime now);
   // Ends the try; `retry_after` matters for kBusy (0: none was given).
   void End(Attempt& attempt, Outcome outcome, MonoTime now, MonoTime retry_after = 0);
   // The endpoint-load-metrics field of an answer.
