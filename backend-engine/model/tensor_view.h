@@ -11,11 +11,9 @@
 #include <string_view>
 #include <vector>
 
+#include "backend-engine/kernels/dtype.h"
+
 namespace penstock::engine {
-
-enum class DType : uint8_t { kF32, kBf16, kF16 };
-
-inline constexpr size_t SizeOf(DType type) { return type == DType::kF32 ? 4 : 2; }
 
 struct TensorView {
   DType dtype = DType::kF32;
