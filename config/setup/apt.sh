@@ -57,7 +57,8 @@ apt_explain() {
     line=$(first "Unable to locate package .*|Package '?[^ ]+ has no installation candidate" "$log")
     die "$words: apt: $line; the sources in /etc/apt need Debian's bookworm main"
   fi
-  line=$(first '^E:.*' "$log")
+  line=$(first 'dpkg: error processing .*' "$log")
+  line=${line:-$(first '^E:.*' "$log")}
   die "$words: apt failed: ${line:-$(tail -n 1 "$log")} (all it said: $log)"
 }
 
@@ -71,8 +72,10 @@ apt_run() {
   as_root true || exit 1  # Asks for a password before progress hides the question.
   log=$(mktemp "${TMPDIR:-/tmp}/penstock-apt.XXXXXX")
   until
-    { as_root env DEBIAN_FRONTEND=noninteractive LC_ALL=C apt-get -q -y \
-        -o APT::Status-Fd=1 -o Dpkg::Use-Pty=0 -o APT::Sandbox::User=root \
+    # Descriptor 3 is made inside, since sudo closes all but the first three; and
+    # it is not 1, which apt would close to the packages' own scripts.
+    { as_root env DEBIAN_FRONTEND=noninteractive LC_ALL=C sh -c 'exec 3>&1; exec apt-get "$@"' apt-get -q -y \
+        -o APT::Status-Fd=3 -o Dpkg::Use-Pty=0 -o APT::Sandbox::User=root \
         -o Acquire::Retries=2 -o Acquire::http::Timeout=20 -o Acquire::https::Timeout=20 \
         -o Dpkg::Options::=--force-confold "$@" 2>&1 </dev/null || echo "apt-get failed"; } |
       tee "$log" | apt_progress "$words"

@@ -30,10 +30,15 @@ for set in $penstock_sets; do
   esac
 done
 
-# missing_packages PACKAGE...: those that are not installed, one a line.
-missing_packages() {
-  { dpkg-query -W -f='${db:Status-Abbrev} ${Package}\n' "$@" 2>/dev/null || true; } |
-    sed -n 's/^.i *  *//p' | sort -u | comm -13 - <(printf '%s\n' "$@" | sort -u)
+# Sets `missing` to those of `wanted` that are not installed.
+find_missing() {
+  local installed package
+  installed=$({ dpkg-query -W -f='${db:Status-Abbrev}|${Package}\n' "${wanted[@]}" 2>/dev/null || true; } |
+    sed -n 's/^.i *|/ /p' | tr -d '\n')
+  missing=()
+  for package in "${wanted[@]}"; do
+    case "$installed " in *" $package "*) ;; *) missing+=("$package") ;; esac
+  done
 }
 
 require_debian_12() {
@@ -45,13 +50,13 @@ require_debian_12() {
 }
 
 command -v dpkg-query >/dev/null && command -v apt-get >/dev/null || require_debian_12
-mapfile -t missing < <(missing_packages "${wanted[@]}")
+find_missing
 if [ ${#missing[@]} != 0 ]; then
   require_debian_12
   say "installing ${#missing[@]} packages of Debian: ${missing[*]}"
   apt_run "package lists" update
   apt_run "packages" install --no-install-recommends "${missing[@]}"
-  mapfile -t missing < <(missing_packages "${wanted[@]}")
+  find_missing
   [ ${#missing[@]} = 0 ] || die "apt ended well, yet these are not installed: ${missing[*]}; try 'apt-get install ${missing[0]}'"
 fi
 case " $penstock_sets " in *" run "* | *" test "*) "$here/llhttp.sh" ;; esac

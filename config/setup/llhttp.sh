@@ -34,7 +34,7 @@ chmod 755 "$dir"
 mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial"
 alone=(-o "Dir::Etc::sourcelist=$dir/trixie.sources" -o Dir::Etc::sourceparts=/dev/null
        -o "Dir::State::lists=$dir/lists" -o "Dir::Cache=$dir/cache")
-mapfile -t mirror < <(mirrors)
+mapfile -t mirror <<<"$(mirrors)"
 for i in "${!mirror[@]}"; do
   apt_source "${mirror[$i]}" trixie "$dir/trixie.sources"
   # The last mirror's failure is the one that is told and ends this script.
