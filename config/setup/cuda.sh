@@ -17,6 +17,7 @@ wheels=(
   nvidia-nvtx==13.0.85 nvidia-cuda-profiler-api==13.0.85
 )
 stamp=.cuda/wheels.txt
+readonly kNotFetched=3  # The exit status when PyPI cannot be reached: no fault of ours.
 
 for nvcc in nvcc "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc"; do
   if command -v "$nvcc" >/dev/null; then
@@ -33,12 +34,16 @@ mkdir -p .cuda/pip
 trap 'rm -rf .cuda/pip .cuda/site' EXIT
 /usr/bin/python3 -m venv .cuda/pip
 # Debian's Python, whatever else is on PATH; no dependencies, since all are named above.
-if ! .cuda/pip/bin/pip --quiet --disable-pip-version-check --no-cache-dir install --no-deps --no-compile \
-    --only-binary :all: --target .cuda/site "${wheels[@]}" >.cuda/pip/log 2>&1; then
-  # pip repeats a name that does not resolve as "no matching distribution".
+# pip words every failure to resolve, connect or verify as a name without a match.
+fetch() {
+  .cuda/pip/bin/pip --quiet --disable-pip-version-check --no-cache-dir install --no-deps --no-compile \
+    --only-binary :all: --target .cuda/site "${wheels[@]}" >.cuda/pip/log 2>&1
+}
+if ! fetch; then
   cause=$(grep -oE 'Failed to establish a new connection|Temporary failure in name resolution|CERTIFICATE_VERIFY_FAILED|No space left on device' .cuda/pip/log | tail -n 1 || true)
-  die "CUDA: pip could not fetch the wheels: ${cause:-$(grep -E '^ERROR' .cuda/pip/log | tail -n 1)};" \
-      "check that https://pypi.org can be reached (a mirror: export PIP_INDEX_URL=...) and run this again"
+  say "error: CUDA: pip could not fetch the wheels: ${cause:-$(grep -E '^ERROR' .cuda/pip/log | tail -n 1)};" \
+    "check that https://pypi.org can be reached (a mirror: export PIP_INDEX_URL=...) and run this again"
+  exit $kNotFetched
 fi
 mv .cuda/site/nvidia/cu13/* .cuda/
 cp -rl .cuda/site/nvidia/nccl/. .cuda/
