@@ -1,0 +1,407 @@
+// The rows. Read it beside config.h: same order, same words.
+#include "config/field.h"
+
+namespace penstock::config {
+namespace {
+
+template <typename Member>
+struct MemberOf;
+template <typename Object, typename Value>
+struct MemberOf<Value Object::*> {
+  using object = Object;
+  using value = Value;
+};
+template <auto kMember>
+using ObjectOf = typename MemberOf<decltype(kMember)>::object;
+template <auto kMember>
+using ValueOf = typename MemberOf<decltype(kMember)>::value;
+
+template <auto kMember, typename Object = ObjectOf<kMember>>
+void* At(void* object) {
+  return &(static_cast<Object*>(object)->*kMember);
+}
+
+template <auto kMember, typename Value>
+constexpr Field Row(Kind kind, std::string_view key, std::string_view effect, double min = 0,
+                    double max = 0) {
+  static_assert(std::is_same_v<ValueOf<kMember>, Value>, "the kind does not fit the member's type");
+  return {.key = key, .kind = kind, .effect = effect, .min = min, .max = max, .at = At<kMember>};
+}
+
+template <auto kMember>
+constexpr Field Name(std::string_view key, std::string_view effect) {
+  return Row<kMember, std::string>(Kind::kName, key, effect, 0, 128);
+}
+template <auto kMember>
+constexpr Field Text(std::string_view key, std::string_view effect) {
+  return Row<kMember, std::string>(Kind::kText, key, effect, 0, 256);
+}
+template <auto kMember>
+constexpr Field Texts(std::string_view key, std::string_view effect, double max) {
+  return Row<kMember, std::vector<std::string>>(Kind::kTexts, key, effect, 0, max);
+}
+template <auto kMember>
+constexpr Field Path(std::string_view key, std::string_view effect) {
+  return Row<kMember, std::string>(Kind::kPath, key, effect, 0, 1024);
+}
+template <auto kMember>
+constexpr Field Address(std::string_view key, std::string_view effect) {
+  return Row<kMember, std::string>(Kind::kAddress, key, effect, 0, 260);
+}
+template <auto kMember>
+constexpr Field BindAddress(std::string_view key, std::string_view effect) {
+  return Row<kMember, std::string>(Kind::kBindAddress, key, effect, 0, 260);
+}
+template <auto kMember>
+constexpr Field Flag(std::string_view key, std::string_view effect) {
+  return Row<kMember, bool>(Kind::kFlag, key, effect);
+}
+template <auto kMember>
+constexpr Field Count(std::string_view key, std::string_view effect, double min, double max) {
+  return Row<kMember, uint32_t>(Kind::kCount, key, effect, min, max);
+}
+template <auto kMember>
+constexpr Field CountOrAuto(std::string_view key, std::string_view effect, double min, double max) {
+  return Row<kMember, uint32_t>(Kind::kCountOrAuto, key, effect, min, max);
+}
+constexpr double kKiB = 1024;
+constexpr double kMiB = 1024 * kKiB;
+constexpr double kGiB = 1024 * kMiB;
+template <auto kMember>
+constexpr Field Bytes(std::string_view key, std::string_view effect, double min, double max) {
+  return Row<kMember, uint64_t>(Kind::kBytes, key, effect, min, max);
+}
+constexpr double kMs = 0.001;
+constexpr double kHour = 3600;
+template <auto kMember>
+constexpr Field Time(std::string_view key, std::string_view effect, double min = kMs,
+                     double max = kHour) {
+  return Row<kMember, absl::Duration>(Kind::kDuration, key, effect, min, max);
+}
+template <auto kMember>
+constexpr Field Share(std::string_view key, std::string_view effect, double min = 0) {
+  return Row<kMember, double>(Kind::kShare, key, effect, min, 1);
+}
+template <auto kMember>
+constexpr Field Number(std::string_view key, std::string_view effect, double min, double max) {
+  return Row<kMember, double>(Kind::kNumber, key, effect, min, max);
+}
+template <auto kMember>
+constexpr Field Choice(std::string_view key, std::string_view words, std::string_view effect) {
+  using Enum = ValueOf<kMember>;
+  Field field = Row<kMember, Enum>(Kind::kChoice, key, effect);
+  field.words = words;
+  field.get = [](const void* value) { return static_cast<int>(*static_cast<const Enum*>(value)); };
+  field.set = [](void* value, int choice) { *static_cast<Enum*>(value) = Enum{choice}; };
+  return field;
+}
+template <auto kMember>
+constexpr Field Secret(std::string_view key, std::string_view effect) {
+  return Row<kMember, std::string>(Kind::kSecret, key, effect, 0, 4096);
+}
+template <auto kMember>
+constexpr Field SecretFile(std::string_view key, std::string_view effect) {
+  return Row<kMember, std::string>(Kind::kSecretFile, key, effect, 0, 4096);
+}
+template <auto kMember>
+constexpr Field SecretsFile(std::string_view key, std::string_view effect) {
+  return Row<kMember, std::vector<std::string>>(Kind::kSecretsFile, key, effect, 0, 4096);
+}
+
+constexpr Field Required(Field field) {
+  field.required = true;
+  return field;
+}
+
+// A map whose fields live in a member of the object around it ...
+template <auto kMember, typename Object = ObjectOf<kMember>>
+constexpr Field Part(std::string_view key, const Section& section, std::string_view effect) {
+  return {.key = key, .kind = Kind::kSection, .effect = effect, .at = At<kMember, Object>,
+          .section = &section};
+}
+// ... or in that object itself: the file groups what the struct does not.
+constexpr Field Group(std::string_view key, const Section& section, std::string_view effect) {
+  return {.key = key, .kind = Kind::kSection, .effect = effect,
+          .at = [](void* object) { return object; }, .section = &section};
+}
+
+template <auto kMember, typename Object = ObjectOf<kMember>>
+constexpr Field List(std::string_view key, const Section& section, std::string_view effect,
+                     double max) {
+  Field field = {.key = key, .kind = Kind::kList, .effect = effect, .max = max,
+                 .at = At<kMember, Object>, .section = &section};
+  field.size = [](void* object) { return (static_cast<Object*>(object)->*kMember).size(); };
+  field.item = [](void* object, size_t index) -> void* {
+    return &(static_cast<Object*>(object)->*kMember)[index];
+  };
+  field.append = [](void* object) -> void* {
+    return &(static_cast<Object*>(object)->*kMember).emplace_back();
+  };
+  return field;
+}
+
+// The place of an object that has a `where`.
+template <typename Object>
+Location* Where(void* object) {
+  return &static_cast<Object*>(object)->where;
+}
+
+// --- server ---
+
+constexpr Field kListenerFields[] = {
+    Name<&Listener::name>("name", "Name in logs and metrics."),
+    BindAddress<&Listener::address>("address", "Where clients connect."),
+    Flag<&Listener::debug_headers>(
+        "debug_headers", "Answers carry x-penstock-backend and x-penstock-decision."),
+};
+constexpr Section kListener = {.fields = kListenerFields, .short_key = "address"};
+
+constexpr Field kAdminFields[] = {
+    BindAddress<&Server::admin_address>(
+        "address", "Where /metrics, /readyz, /backends, /decisions and the rest are served."),
+};
+constexpr Section kAdmin = {.fields = kAdminFields};
+
+constexpr Field kServerTimeoutFields[] = {
+    Time<&Server::request_headers_timeout>(
+        "request_headers", "First byte of a request to the end of its headers; then 408."),
+    Time<&Server::request_body_idle_timeout>(
+        "request_body_idle", "Between two reads of a request's body; then 408."),
+    Time<&Server::keep_alive_timeout>(
+        "keep_alive", "A client connection without a request is closed after this."),
+    Time<&Server::drain_timeout>("drain", "After SIGTERM: how long requests may still run.", 0),
+    Time<&Server::drain_stream_timeout>(
+        "drain_streams", "After SIGTERM: how long streaming answers may still run.", 0),
+};
+constexpr Section kServerTimeouts = {.fields = kServerTimeoutFields};
+
+constexpr Field kLimitFields[] = {
+    Bytes<&Limits::header_bytes>("header_bytes", "Request line and header fields; beyond: 431.",
+                                 kKiB, kMiB),
+    Count<&Limits::header_count>("header_count", "Header fields; beyond: 431.", 8, 1000),
+    Bytes<&Limits::request_line_bytes>("request_line_bytes", "Request line; beyond: 414.", 256,
+                                       kMiB),
+    Bytes<&Limits::request_body>("request_body", "Body of an inference request; beyond: 413.",
+                                 kKiB, kGiB),
+    Bytes<&Limits::buffered_bytes>(
+        "buffered_bytes", "Bodies held in memory, all requests together; beyond: 503.", kMiB,
+        1024 * kGiB),
+    Count<&Limits::connections>("connections", "Client connections; beyond: closed at once.", 1,
+                                1e6),
+    Count<&Limits::requests>("requests", "Requests in progress; beyond: 503.", 1, 1e6),
+    Count<&Limits::json_depth>("json_depth", "Nesting of a JSON body; beyond: 400.", 4, 512),
+    Bytes<&Limits::event_bytes>(
+        "event_bytes", "One server-sent event of a backend; beyond: 502.", kKiB, 64 * kMiB),
+};
+constexpr Section kLimits = {.fields = kLimitFields};
+
+constexpr Field kServerFields[] = {
+    List<&Server::listeners>("listeners", kListener,
+                             "Where clients connect; none: one on 127.0.0.1:8080.", 16),
+    Group("admin", kAdmin, "The listener for operators."),
+    CountOrAuto<&Server::workers>("workers", "Event loops, a thread each; auto: one per core.", 1,
+                                  256),
+    Group("timeouts", kServerTimeouts, "How long clients may take."),
+    Part<&Server::limits>("limits", kLimits, "What a client may ask for."),
+};
+constexpr Section kServer = {.fields = kServerFields};
+
+// --- what `defaults` and every pool may say ---
+
+constexpr Field kLoadBalancingFields[] = {
+    Text<&LoadBalancing::algorithm>(
+        "algorithm", "How a backend is chosen; its own settings (alpha, beta, ...) stand beside "
+                     "it, see lb-policies.md."),
+    Time<&LoadBalancing::slow_start>(
+        "slow_start", "A new or recovered backend's share grows to its weight over this.", 0),
+    Time<&LoadBalancing::decay>("decay", "How fast an old time to first token is forgotten (tau).",
+                                0.1),
+};
+constexpr Section kLoadBalancing = {
+    .fields = kLoadBalancingFields,
+    .where = Where<LoadBalancing>,
+    .params = [](void* object) { return &static_cast<LoadBalancing*>(object)->params; }};
+
+constexpr Field kHealthCheckFields[] = {
+    Flag<&HealthCheck::enabled>("enabled", "Ask each backend whether it is well."),
+    Path<&HealthCheck::path>("path", "What is asked; 2xx means well."),
+    Time<&HealthCheck::interval>("interval", "Between two checks of a backend.", 0.01),
+    Time<&HealthCheck::timeout>("timeout", "No answer within this is a failed check."),
+    Count<&HealthCheck::unhealthy_threshold>("unhealthy_threshold",
+                                             "Failed checks in a row that take it out.", 1, 100),
+    Count<&HealthCheck::healthy_threshold>("healthy_threshold",
+                                           "Good checks in a row that bring it back.", 1, 100),
+};
+constexpr Section kHealthCheck = {.fields = kHealthCheckFields};
+
+constexpr Field kCircuitBreakerFields[] = {
+    Flag<&CircuitBreaker::enabled>("enabled", "Stop sending to a backend that fails requests."),
+    Count<&CircuitBreaker::consecutive_failures>("consecutive_failures",
+                                                 "Failures in a row that open it.", 1, 1000),
+    Share<&CircuitBreaker::failure_rate_threshold>(
+        "failure_rate_threshold", "Share of failures within `window` that opens it.", 0.01),
+    Count<&CircuitBreaker::minimum_requests>(
+        "minimum_requests", "Requests within `window` before the share counts.", 1, 1e6),
+    Time<&CircuitBreaker::window>("window", "How far back failures are counted.", 0.1),
+    Time<&CircuitBreaker::open_base>(
+        "open_base", "How long it stays open first; doubled each time it opens again."),
+    Time<&CircuitBreaker::open_max>("open_max", "The longest that it stays open."),
+    Count<&CircuitBreaker::half_open_requests>("half_open_requests",
+                                               "Trial requests side by side.", 1, 1000),
+    Count<&CircuitBreaker::half_open_successes>("half_open_successes",
+                                                "Good trial requests that close it.", 1, 1000),
+    Share<&CircuitBreaker::max_ejection>(
+        "max_ejection", "Share of the pool that may be open at once; one backend always may."),
+    Share<&CircuitBreaker::panic_threshold>(
+        "panic_threshold", "Below this share of healthy backends, health is ignored."),
+};
+constexpr Section kCircuitBreaker = {.fields = kCircuitBreakerFields};
+
+constexpr Field kTimeoutFields[] = {
+    Time<&Timeouts::connect>("connect", "To connect to a backend."),
+    Time<&Timeouts::first_token>(
+        "first_token", "Request sent to first token (or to the headers of any other answer)."),
+    Time<&Timeouts::idle>("idle", "Between two reads of an answer."),
+};
+constexpr Section kTimeouts = {.fields = kTimeoutFields};
+
+constexpr Field kRetryFields[] = {
+    Count<&Retry::attempts>("attempts", "Further tries elsewhere before the answer has begun.", 0,
+                            10),
+    Share<&Retry::budget>("budget", "Share of the requests in progress that may be retries."),
+    Count<&Retry::budget_min>("budget_min", "Retries side by side that are always allowed.", 0,
+                              1000),
+};
+constexpr Section kRetry = {.fields = kRetryFields};
+
+constexpr Field kQueueFields[] = {
+    Count<&Queue::max>("max", "Requests that wait for a backend with room; beyond: 429.", 0, 1e6),
+    Time<&Queue::wait>("wait", "How long one waits; then 429.", 0),
+};
+constexpr Section kQueue = {.fields = kQueueFields};
+
+constexpr Field kLoadReportFields[] = {
+    Flag<&LoadReports::push>("push", "Listen to each engine's stream of load reports."),
+    Path<&LoadReports::path>("path", "Where the engine serves them; the stream is PATH?watch=1."),
+    Time<&LoadReports::stale>("stale", "A pushed report counts for this long.", 0.1),
+    Flag<&LoadReports::orca>("orca", "Read the endpoint-load-metrics header of answers."),
+    Time<&LoadReports::poll>("poll", "Ask `path` this often; 0s: only while the stream is down.",
+                             0),
+};
+constexpr Section kLoadReports = {.fields = kLoadReportFields};
+
+// --- pools ---
+
+constexpr Field kModelFields[] = {
+    Required(Text<&Model::name>("name", "The model that requests ask for.")),
+    Texts<&Model::aliases>("aliases", "Other names for it.", 64),
+};
+constexpr Section kModel = {.fields = kModelFields, .short_key = "name"};
+
+constexpr Field kBackendFields[] = {
+    Name<&Backend::name>("name", "Name in logs and metrics; its address if not given."),
+    Required(Address<&Backend::address>("address", "Where the engine listens.")),
+    Number<&Backend::weight>("weight", "Its size next to the others.", 0.001, 1e6),
+    Count<&Backend::max_requests>("max_requests",
+                                  "Requests open there from this proxy; more wait in the queue.",
+                                  1, 1e6),
+};
+constexpr Section kBackend = {
+    .fields = kBackendFields, .short_key = "address", .where = Where<Backend>};
+
+constexpr Field kAuthFields[] = {
+    Choice<&Auth::mode>("mode", "pass|replace|require",
+                        "Pass the client's Authorization on; replace it by `key`; or require one "
+                        "of the keys of `keys_file`."),
+    Secret<&Auth::key>("key", "Sent to backends as Bearer KEY; only as ${NAME}."),
+    SecretFile<&Auth::key>("key_file", "The same, read from a file."),
+    SecretsFile<&Auth::keys>("keys_file", "Keys that clients may use, one a line."),
+};
+constexpr Section kAuth = {.fields = kAuthFields};
+
+constexpr Field kPoolFields[] = {
+    Required(Name<&Pool::name>("name", "Name in routes, logs and metrics.")),
+    List<&Pool::models>("models", kModel, "What it serves; none: requests come by route only.",
+                        1024),
+    Required(List<&Pool::backends>("backends", kBackend, "The engines.", 1024)),
+    Part<&Pool::auth>("auth", kAuth, "What happens to the Authorization header."),
+    Name<&Pool::cache>("cache", "The cache that answers are kept in; not given: none."),
+    Part<&Pool::load_balancing>("load_balancing", kLoadBalancing, "How a backend is chosen."),
+    Part<&Pool::health_check>("health_check", kHealthCheck, "Active checks."),
+    Part<&Pool::circuit_breaker>("circuit_breaker", kCircuitBreaker,
+                                 "When a backend that fails is left alone."),
+    Part<&Pool::timeouts>("timeouts", kTimeouts, "How long backends may take."),
+    Part<&Pool::retry>("retry", kRetry, "When a request is sent again."),
+    Part<&Pool::queue>("queue", kQueue, "Where requests wait when every backend is full."),
+    Part<&Pool::load_reports>("load_reports", kLoadReports, "Where the engines' load comes from."),
+};
+constexpr Section kPool = {.fields = kPoolFields, .where = Where<Pool>};
+
+constexpr size_t kShared = 7;  // The last rows of a pool stand in `defaults` as well.
+constexpr Section kDefaults = {.fields = std::span(kPoolFields).last<kShared>()};
+static_assert(kDefaults.fields.front().key == "load_balancing");
+
+// --- routes, caches, the rest ---
+
+constexpr Field kMatchFields[] = {
+    Path<&Route::path>("path", "The request's whole path."),
+    Path<&Route::path_prefix>("path_prefix", "How its path begins."),
+    Text<&Route::model>("model", "The model that it asks for; not given: any."),
+};
+constexpr Section kMatch = {.fields = kMatchFields};
+
+constexpr Field kRouteFields[] = {
+    Required(Name<&Route::name>("name", "Name in logs and `explain`.")),
+    Group("match", kMatch, "Which requests; not given: all."),
+    Name<&Route::pool>("pool", "Where they go; not given: the pool that has the model."),
+};
+constexpr Section kRoute = {.fields = kRouteFields, .where = Where<Route>};
+
+constexpr Field kCacheFields[] = {
+    Required(Name<&Cache::name>("name", "What pools call it.")),
+    Bytes<&Cache::max_bytes>("max_bytes", "Memory for answers; the longest unused go first.", kKiB,
+                             1024 * kGiB),
+    Bytes<&Cache::max_entry_bytes>("max_entry_bytes", "Longer answers are not kept.", 256, kGiB),
+    Time<&Cache::ttl>("ttl", "How long an answer is kept.", kMs, 720 * kHour),
+    Flag<&Cache::only_deterministic>(
+        "only_deterministic", "Only requests with temperature 0 (or top_k 1) and n = 1."),
+    Flag<&Cache::coalesce>("coalesce", "Identical requests in progress share one answer."),
+};
+constexpr Section kCache = {.fields = kCacheFields, .where = Where<Cache>};
+
+constexpr Field kObservabilityFields[] = {
+    Text<&Observability::access_log>("access_log", "stdout, off, or a file; JSON, one line each."),
+    Count<&Observability::decisions>("decisions", "Decision records kept for /decisions.", 0, 1e6),
+};
+constexpr Section kObservability = {.fields = kObservabilityFields};
+
+constexpr Field PoolList() {
+  Field field = List<&Config::pools, PolicyFile>("pools", kPool, "Engines that serve the same.",
+                                                 256);
+  field.append = [](void* object) -> void* {
+    auto& file = *static_cast<PolicyFile*>(object);
+    return &file.pools.emplace_back(file.defaults);
+  };
+  return field;
+}
+
+// `defaults` is read before `pools`: each pool begins as a copy of it.
+constexpr Field kFileFields[] = {
+    Required(Text<&PolicyFile::version>("version", "v1; the first line of the file.")),
+    Part<&Config::server, PolicyFile>("server", kServer, "The proxy itself."),
+    Part<&PolicyFile::defaults>("defaults", kDefaults,
+                                "Holds for every pool that does not say otherwise."),
+    Required(PoolList()),
+    List<&Config::routes, PolicyFile>(
+        "routes", kRoute,
+        "First match wins; none: by model, and everything else to the first pool.", 1024),
+    List<&Config::caches, PolicyFile>("caches", kCache, "Where answers are kept.", 64),
+    Part<&Config::observability, PolicyFile>("observability", kObservability, "What is recorded."),
+};
+constexpr Section kFile = {.fields = kFileFields};
+
+}  // namespace
+
+const Section& FileSection() { return kFile; }
+
+}  // namespace penstock::config
