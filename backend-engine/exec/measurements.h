@@ -63,7 +63,7 @@ class Measurements {
   };
 
   static double Median(std::span<const double> values) {
-    std::array<double, kWindow> sorted;
+    std::array<double, kWindow> sorted{};
     const auto end = std::copy(values.begin(), values.end(), sorted.begin());
     const auto middle = sorted.begin() + (end - sorted.begin()) / 2;
     std::nth_element(sorted.begin(), middle, end);
