@@ -259,8 +259,8 @@ constexpr Section kCircuitBreaker = {.fields = kCircuitBreakerFields};
 
 constexpr Field kTimeoutFields[] = {
     Time<&Timeouts::connect>("connect", "To connect to a backend."),
-    Time<&Timeouts::first_token>(
-        "first_token", "Request sent to first token (or to the headers of any other answer)."),
+    Time<&Timeouts::first_token>("first_token", "Streams: request sent to first token."),
+    Time<&Timeouts::response>("response", "Other answers: request sent to their first byte."),
     Time<&Timeouts::idle>("idle", "Between two reads of an answer."),
 };
 constexpr Section kTimeouts = {.fields = kTimeoutFields};

@@ -240,19 +240,15 @@ class Validator {
   void CheckUse() {
     absl::flat_hash_set<std::string> pools;
     absl::flat_hash_set<std::string> caches;
-    bool by_model = config_.routes.empty();
-    for (const Route& route : config_.routes) {
-      pools.insert(route.pool);
-      by_model = by_model || route.pool.empty();
-    }
+    for (const Route& route : config_.routes) pools.insert(route.pool);
     for (size_t i = 0; i < config_.pools.size(); ++i) {
       const Pool& pool = config_.pools[i];
       caches.insert(pool.cache);
       const bool first = i == 0 && config_.routes.empty();
-      if (!first && !pools.contains(pool.name) && !(by_model && !pool.models.empty())) {
+      if (!first && pool.models.empty() && !pools.contains(pool.name)) {
         Warn(fmt::format("pools[{}]", i),
-             fmt::format("no request reaches \"{}\": no route names it{}", pool.name,
-                         pool.models.empty() ? " and it has no models" : ""));
+             fmt::format("no request reaches \"{}\": no route names it and it has no models",
+                         pool.name));
       }
     }
     for (size_t i = 0; i < config_.caches.size(); ++i) {
@@ -273,6 +269,8 @@ class Validator {
 
 bool Shadows(const Route& earlier, const Route& later) {
   if (!earlier.model.empty() && earlier.model != later.model) return false;
+  // By model: requests for no known model go on to the next route.
+  if (earlier.pool.empty() && earlier.model.empty() && !later.pool.empty()) return false;
   if (!earlier.path.empty()) return earlier.path == later.path;
   if (earlier.path_prefix.empty()) return true;
   const std::string& path = later.path.empty() ? later.path_prefix : later.path;

@@ -1,0 +1,84 @@
+#include "proxy/policy_file.h"
+
+#include <iostream>
+#include <set>
+#include <tuple>
+
+#include "config/file.h"
+#include "fmt/format.h"
+#include "lb-policies/policy.h"
+
+namespace penstock {
+namespace {
+
+using config::Diagnostic;
+using config::LoadBalancing;
+
+// Appends what is wrong with one pool's policy. The setting at fault is found by
+// trying each alone, so that no message needs to be taken apart.
+void CheckBalancing(const LoadBalancing& balancing, const std::string& path,
+                    std::vector<Diagnostic>& diagnostics) {
+  const auto complain = [&](config::Location where, const std::string& at, const absl::Status& wrong) {
+    diagnostics.push_back(
+        {.where = where, .path = at, .message = std::string(wrong.message())});
+  };
+  if (const auto alone = lb::MakePolicy(balancing.algorithm, {}); !alone.ok()) {
+    complain(balancing.where, path + ".algorithm", alone.status());
+    return;
+  }
+  lb::Params all;
+  bool each_is_fine = true;
+  for (const LoadBalancing::Param& param : balancing.params) {
+    all.emplace_back(param.key, param.value);
+    const auto alone = lb::MakePolicy(balancing.algorithm, {{param.key, param.value}});
+    if (alone.ok()) continue;
+    each_is_fine = false;
+    complain(param.where, path, alone.status());
+  }
+  if (!each_is_fine) return;
+  if (const auto together = lb::MakePolicy(balancing.algorithm, all); !together.ok()) {
+    complain(balancing.where, path, together.status());
+  }
+}
+
+config::ParseResult CheckPolicies(config::ParseResult result) {
+  if (!result.ok()) return result;
+  std::vector<Diagnostic> found;
+  for (size_t i = 0; i < result.config->pools.size(); ++i) {
+    const std::string own = fmt::format("pools[{}].load_balancing", i);
+    CheckBalancing(result.config->pools[i].load_balancing, own, found);
+  }
+  // What `defaults` say wrong is found in every pool, and said once.
+  std::set<std::tuple<int, int, std::string>> said;
+  const config::Location defaults = config::Find(result.where, "defaults.load_balancing");
+  for (Diagnostic& diagnostic : found) {
+    const auto [line, column] = diagnostic.where;
+    if (!said.emplace(line, column, diagnostic.message).second) continue;
+    const size_t dot = diagnostic.path.find('.');
+    const bool in_pool = result.where.contains(std::string_view(diagnostic.path).substr(
+        0, diagnostic.path.find(".load_balancing") + sizeof(".load_balancing") - 1));
+    if (!in_pool && defaults.line > 0) diagnostic.path = "defaults" + diagnostic.path.substr(dot);
+    diagnostic.file = result.config->file;
+    config::Add(result.diagnostics, std::move(diagnostic));
+  }
+  if (!said.empty()) result.config.reset();
+  config::Sort(result.diagnostics);
+  return result;
+}
+
+}  // namespace
+
+config::ParseResult LoadPolicyFile(const std::string& path) {
+  if (path != "-") return CheckPolicies(config::LoadFile(path));
+  std::string text(config::kFileBytesMax + 1, '\0');  // One more, so that too long shows.
+  std::cin.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<size_t>(std::cin.gcount()));
+  return ParsePolicyText(text, "stdin");
+}
+
+config::ParseResult ParsePolicyText(std::string_view text, std::string_view file_name,
+                                    const config::Outside& outside) {
+  return CheckPolicies(config::Parse(text, file_name, outside));
+}
+
+}  // namespace penstock
