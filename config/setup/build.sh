@@ -11,9 +11,9 @@ build() {
   [ "$preset" != release ] || dir=build
   # The tests want packages that the two programs alone do not.
   case " $* " in *" penstock "*) ;; *) tests=ON ;; esac
-  for tool in cmake ninja c++; do
-    command -v $tool >/dev/null ||
-      die "no $tool on PATH, though its package is installed; put /usr/bin on PATH (it is: $PATH)"
+  for tool in cmake ninja "${CXX:-c++}"; do
+    command -v "$tool" >/dev/null || die "'$tool' is not on PATH; its folder is missing there, or its package is damaged:" \
+      "apt-get install --reinstall cmake ninja-build g++ (and unset CXX, if it is set)"
   done
   mkdir -p "$dir"
   # Where there is a build file ninja runs cmake itself when that is due.
@@ -21,8 +21,9 @@ build() {
     say "configuring ($preset)"
     log=$dir/configure.log
     if ! cmake --preset "$preset" -DPENSTOCK_TESTS=$tests >"$log" 2>&1; then
-      cat "$log" >&2
-      die "cmake --preset $preset failed, as above; after a change of packages remove $dir and try again"
+      # The heading of the first error and the line below it.
+      die "configuring failed: $(grep -A 2 -m 1 '^CMake Error' "$log" | tr -s '\n ' ' ');" \
+        "all of it is in $log; after a change of packages remove $dir and try again"
     fi
   fi
   say "building ($preset)"
