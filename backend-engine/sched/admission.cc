@@ -90,14 +90,10 @@ void Admission::OnLeft(int32_t sequences, int64_t tokens, double now) {
   queued_ -= sequences;
   queued_tokens_ -= tokens;
   spell_departures_ += sequences;
-  if (queued_ == 0) {
+  if (queued_ == 0 || spell_departures_ >= kSpellMax) {
     prior_rate_ = DrainRate(now);
     spell_start_ = now;
     spell_departures_ = 0;
-  } else if (spell_departures_ > kSpellMax) {
-    // Forget the older half: keep the rate, halve the evidence.
-    spell_start_ = now - (now - spell_start_) / 2;
-    spell_departures_ /= 2;
   }
 }
 

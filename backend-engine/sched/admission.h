@@ -56,10 +56,11 @@ class Admission {
   int32_t queued_ = 0;
   int64_t queued_tokens_ = 0;
 
-  // The rate is measured over the current spell during which the queue was not
-  // empty; what earlier spells said counts as much as kPriorWeight departures.
+  // The rate is measured over spells: at most kSpellMax departures from a queue
+  // that was not empty in between. What earlier spells said counts as much as
+  // kPriorWeight departures, and one second each before there was any.
   static constexpr double kPriorWeight = 4;
-  static constexpr double kSpellMax = 64;  // Departures; older ones fade out.
+  static constexpr double kSpellMax = 32;
   double prior_rate_ = 1;
   double spell_start_ = 0;
   double spell_departures_ = 0;

@@ -12,7 +12,7 @@ namespace {
 // Share of the answers still allowed that admission leaves room for.
 constexpr double kGrowthShareMin = 0.1;
 constexpr double kGrowthShareRise = 0.15;    // With every preemption,
-constexpr double kGrowthShareFade = 0.0005;  // with every step without one.
+constexpr double kGrowthShareFade = 0.001;   // with every step without one.
 
 unsigned long long Number(SequenceId id) { return static_cast<unsigned long long>(id); }
 

@@ -1,0 +1,115 @@
+// Plays the device for a scheduler: computes plans with a cache that remembers
+// which token of which sequence lies where, so that a wrong block, a skipped
+// position or a stale cache shows as a failure at once.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "backend-engine/sched/scheduler.h"
+
+namespace penstock::engine {
+
+inline GenerateRequest MakeRequest(int32_t prompt_tokens, int32_t max_tokens) {
+  GenerateRequest request;
+  for (int32_t i = 0; i < prompt_tokens; ++i) request.prompt.push_back(1000 + i);
+  request.max_tokens = max_tokens;
+  return request;
+}
+
+class Driver {
+ public:
+  explicit Driver(const SchedulerOptions& options)
+      : scheduler(options),
+        cache_(static_cast<size_t>(options.block_count * options.block_tokens)) {}
+
+  // Plans, computes and commits one step at the told time.
+  void Step(double now = 0) {
+    events.clear();
+    const StepPlan& plan = scheduler.Plan();
+    if (plan.empty()) return;
+    planned.clear();
+    for (const StepSequence& sequence : plan.sequences) planned[sequence.id] = sequence;
+    result_.number = plan.number;
+    result_.sampled.clear();
+    std::set<int32_t> blocks_seen;
+    for (const StepSequence& sequence : plan.sequences) Compute(plan, sequence, blocks_seen);
+    EXPECT_LE(plan.tokens.size(), static_cast<size_t>(scheduler.options().step_tokens));
+    scheduler.Commit(plan, result_, now, events);
+    ASSERT_EQ(scheduler.CheckInvariants(), "");
+  }
+
+  // Steps until nothing is left; fails after `steps_max`.
+  void Finish(int steps_max = 100000) {
+    while (!scheduler.idle()) {
+      ASSERT_GT(steps_max--, 0) << "still running " << scheduler.running() << ", waiting "
+                                << scheduler.waiting();
+      Step();
+      for (const TokenEvent& event : events) all_events.push_back(event);
+    }
+  }
+
+  bool Planned(SequenceId id) const { return planned.count(id) > 0; }
+
+  Scheduler scheduler;
+  std::vector<TokenEvent> events;            // Of the last step.
+  std::vector<TokenEvent> all_events;        // Of Finish().
+  std::map<SequenceId, StepSequence> planned;  // Of the last step that was not empty.
+  // What the device answers; a pure function of the sequence and its length.
+  std::function<int32_t(SequenceId, size_t)> choose = [](SequenceId id, size_t length) {
+    return static_cast<int32_t>((id * 31 + length * 7) % 900);
+  };
+  std::set<SequenceId> broken;  // Their logits are not finite.
+
+ private:
+  struct Place {
+    SequenceId id = 0;
+    int32_t position = -1;
+    int32_t token = -1;
+  };
+
+  void Compute(const StepPlan& plan, const StepSequence& sequence,
+               std::set<int32_t>& blocks_seen) {
+    const int32_t block_tokens = scheduler.options().block_tokens;
+    const auto* table = plan.block_table.data() + sequence.first_block;
+    ASSERT_GT(sequence.token_count, 0);
+    ASSERT_GE(sequence.block_count * block_tokens, sequence.start + sequence.token_count);
+    for (int32_t i = 0; i < sequence.block_count; ++i) {
+      ASSERT_TRUE(blocks_seen.insert(table[i]).second) << "block " << table[i] << " is used twice";
+    }
+    const auto place = [&](int32_t position) -> Place& {
+      return cache_[static_cast<size_t>(table[position / block_tokens] * block_tokens +
+                                        position % block_tokens)];
+    };
+    for (int32_t i = 0; i < sequence.token_count; ++i) {
+      const int32_t position = sequence.start + i;
+      const int32_t token = plan.tokens[static_cast<size_t>(sequence.first_token + i)];
+      ASSERT_EQ(token, sequence.history[static_cast<size_t>(position)]);
+      place(position) = {sequence.id, position, token};
+    }
+    if (!sequence.sample) return;
+    ASSERT_EQ(static_cast<size_t>(sequence.start + sequence.token_count), sequence.history.size());
+    for (int32_t position = 0; position < sequence.start; ++position) {
+      const Place& found = place(position);
+      ASSERT_TRUE(found.id == sequence.id && found.position == position &&
+                  found.token == sequence.history[static_cast<size_t>(position)])
+          << "sequence " << sequence.id << " reads position " << position << " of sequence "
+          << found.id << " at " << found.position;
+    }
+    SampledToken& sampled = result_.sampled.emplace_back();
+    sampled.id = sequence.id;
+    sampled.token = choose(sequence.id, sequence.history.size());
+    sampled.invalid = broken.count(sequence.id) > 0;
+  }
+
+  std::vector<Place> cache_;
+  StepResult result_;
+};
+
+}  // namespace penstock::engine
