@@ -57,16 +57,24 @@ class DeadlineWheel {
   // Calls back every deadline that has passed (it is cleared first). A callback
   // may set, clear and destroy any deadline, its own too.
   void AdvanceTo(MonoTime now);
+  // Time has come this far; nothing is called back before AdvanceTo.
+  void Observe(MonoTime now) { now_ = now > now_ ? now : now_; }
   MonoTime now() const { return now_; }
   bool empty() const { return linked_ == 0; }
+  // No deadline is looked at before this time; kNever: none is linked.
+  MonoTime NextLook() const { return linked_ == 0 ? kNever : next_slot_time_; }
 
  private:
   friend class Deadline;
-  void Link(Deadline& entry, MonoTime when);
+  MonoTime SlotTime(MonoTime when) const;
+  void Link(Deadline& entry, MonoTime slot_time);
+  void LookAt(Deadline*& slot);
+  void FindNextSlot();
 
   std::array<Deadline*, kSlots> slots_{};
   MonoTime now_tick_;
   MonoTime now_;
+  MonoTime next_slot_time_ = kNever;         // Not after the first linked slot.
   size_t linked_ = 0;
 };
 

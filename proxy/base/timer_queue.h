@@ -42,6 +42,8 @@ class TimerQueue {
     return At(now_ + delay, std::move(callback));
   }
 
+  // Time has come this far; nothing fires before AdvanceTo.
+  void Observe(MonoTime now) { now_ = now > now_ ? now : now_; }
   // Fires what is due, each at its own time: now() inside a callback is its deadline.
   void AdvanceTo(MonoTime now);
   std::optional<MonoTime> NextDeadline() const;

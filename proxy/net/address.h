@@ -19,6 +19,8 @@ struct Address {
   uint16_t port() const;
   bool loopback() const;
 
+  // Of a sockaddr of either family; the text is made from it.
+  static Address From(const sockaddr& address);
   // "1.2.3.4:80", "[::1]:80"; a host name is NotFound, anything else InvalidArgument.
   static absl::StatusOr<Address> Parse(std::string_view text);
 };

@@ -53,7 +53,7 @@ class Stream {
   // Sends what is buffered, then ends our direction.
   virtual void Shutdown() = 0;
   // Drops what is buffered and resets the connection at once (RST on TCP), so
-  // that the peer cannot take a cut answer for a whole one.
+  // that the peer cannot take a cut answer for a whole one. No callback follows.
   virtual void Reset() = 0;
 
   // Address of the peer as text, "10.0.0.7:4711" or "[::1]:4711"; lives as long as the stream.
