@@ -15,6 +15,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -88,7 +89,7 @@ class Engine::Impl {
   void Fail(const std::string& error);
 
   SubmitResult Enqueue(GenerateRequest request);
-  void UpdateLoad(double step_started);
+  bool UpdateLoad(double step_started);
   void StoreLoad();
   void NotifyLoad() const {
     if (on_load_) on_load_();
@@ -197,11 +198,13 @@ bool Engine::Impl::TakeInbox() {
 // empty after the last sequence was cancelled.
 RunStatus Engine::Impl::Run(const StepPlan& plan) {
   step_started_ = Now();
+  bool moved = false;
   {
     const std::lock_guard lock(mutex_);
-    UpdateLoad(plan.empty() ? 0 : step_started_);
+    moved = UpdateLoad(plan.empty() ? 0 : step_started_);
   }
-  NotifyLoad();
+  // Who waits, runs and holds blocks is known before a long step, not after.
+  if (moved) NotifyLoad();
   if (plan.empty()) return RunStatus::kOk;
   result_.sampled.clear();
   result_.number = plan.number;
@@ -255,8 +258,9 @@ void Engine::Impl::Fail(const std::string& error) {
   Publish();
 }
 
+// True: sequences started, ended or were preempted since the last call.
 // REQUIRES: mutex_ is held, by the engine thread.
-void Engine::Impl::UpdateLoad(double step_started) {
+bool Engine::Impl::UpdateLoad(double step_started) {
   const SchedulerTotals& totals = scheduler_.totals();
   admission_.OnLeft(static_cast<int32_t>(totals.left_queue - left_queue_),
                     static_cast<int64_t>(totals.left_queue_tokens - left_queue_tokens_), Now());
@@ -264,6 +268,8 @@ void Engine::Impl::UpdateLoad(double step_started) {
   left_queue_tokens_ = totals.left_queue_tokens;
 
   EngineLoad& load = current_.load;
+  const auto counts = [&load] { return std::tuple(load.running, load.waiting); };
+  const auto before = counts();
   load.running = scheduler_.running();
   load.waiting = scheduler_.waiting();
   load.waiting_tokens = scheduler_.waiting_tokens();
@@ -282,6 +288,7 @@ void Engine::Impl::UpdateLoad(double step_started) {
   load.generated_tokens = totals.generated_tokens;
   current_.step_started = step_started;
   StoreLoad();
+  return counts() != before;
 }
 
 void Engine::Impl::StoreLoad() {

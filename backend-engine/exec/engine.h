@@ -2,9 +2,9 @@
 // loop (plan, run, commit, publish) on a thread of its own and hands tokens out.
 // Text, templates, JSON and HTTP live above it; arithmetic lives below it.
 //
-// Threads: Submit, Cancel, Load, Drain and Stop may be called from any thread.
-// The sink is called on the engine thread, once a step at most, and must not
-// block: it posts to whoever is waiting.
+// Threads: all calls but the destructor may come from any thread. The sink is
+// called on the engine thread, once a step at most, with no lock held; it must
+// not block: it posts to whoever is waiting.
 #pragma once
 
 #include <cstdint>
@@ -28,15 +28,17 @@ struct EngineOptions {
 
 enum class NodeState : uint8_t { kLoading, kReady, kDraining, kAsleep, kFailed };
 
-// The load of the node, all counts being totals. Published after every step
-// and on every Submit; read without a lock.
+// The load of the node, all counts being totals. Published before and after
+// every step and on every Submit; read without a lock. A step that runs longer
+// than stall_seconds makes `state` kFailed for as long as it runs, without a new
+// `seq`: nobody is there to publish.
 struct EngineLoad {
   uint64_t seq = 0;                      // Grows with every change.
   NodeState state = NodeState::kLoading;
   int32_t running = 0;
   int32_t waiting = 0;
-  int64_t waiting_tokens = 0;            // Prompt tokens not yet computed.
-  int64_t running_tokens = 0;
+  int64_t waiting_tokens = 0;            // Known and not yet computed, prompts in progress included.
+  int64_t running_tokens = 0;            // In the KV cache.
   int32_t max_running = 0;
   int32_t kv_blocks_used = 0;
   int32_t kv_blocks_total = 0;
@@ -54,13 +56,14 @@ class Engine {
  public:
   using Sink = std::function<void(std::span<TokenEvent>)>;
 
-  // `on_load` is called (any thread, must not block) when Load() changed.
+  // `on_load` is called (any thread, no lock held, must not block) when Load()
+  // changed in a way worth telling.
   Engine(std::unique_ptr<Runner> runner, EngineOptions options, Sink sink,
          std::function<void()> on_load = {});
   ~Engine();  // Stops: every live sequence ends with kFailed.
 
   SubmitResult Submit(GenerateRequest request);
-  void Cancel(SequenceId id);  // Unknown or finished ids are ignored. Frees its blocks at once.
+  void Cancel(SequenceId id);  // Frees its blocks before the next step. Unknown ids are ignored.
   void Drain();                // New requests are refused with kDraining, running ones finish.
   bool idle() const;           // Nothing runs and nothing waits.
   EngineLoad Load() const;

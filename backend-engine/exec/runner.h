@@ -2,8 +2,8 @@
 // arithmetic, or on GPUs. It owns the weights and the paged KV memory and knows
 // nothing of requests, queues or HTTP.
 //
-// Threads: made and called by the engine thread only; a Runner may have rank
-// threads of its own behind Run().
+// Threads: Run() and error() are called by the engine thread only, info() by
+// any; a Runner may have rank threads of its own behind Run().
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,7 @@ enum class RunStatus { kOk, kFailed };  // kFailed: a rank died; the engine is l
 class Runner {
  public:
   virtual ~Runner() = default;
-  virtual const RunnerInfo& info() const = 0;
+  virtual const RunnerInfo& info() const = 0;  // Never changes.
 
   // Computes `plan` on every rank and fills `result`. Blocks until done.
   // On kFailed, error() says why, and no further call is made.

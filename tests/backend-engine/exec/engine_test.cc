@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <map>
 #include <mutex>
@@ -73,6 +74,63 @@ EmulatedOptions Endless() {
 
 std::unique_ptr<Runner> MakeRunner(const EmulatedOptions& options) {
   return std::make_unique<EmulatedRunner>(options);
+}
+
+// A device whose every step waits until the test lets it pass.
+class SteppedRunner final : public Runner {
+ public:
+  SteppedRunner() {
+    info_.block_count = 64;
+    info_.max_step_tokens = 64;
+    info_.max_sequences = 8;
+  }
+  const RunnerInfo& info() const override { return info_; }
+  std::string error() const override { return "aborted"; }
+
+  RunStatus Run(const StepPlan& plan, StepResult& result) override {
+    std::unique_lock lock(mutex_);
+    sequences_ = static_cast<int>(plan.sequences.size());
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return passes_ > 0 || aborted_; });
+    --passes_;
+    sequences_ = 0;
+    for (const StepSequence& sequence : plan.sequences) {
+      if (sequence.sample) result.sampled.push_back({.id = sequence.id, .token = 5});
+    }
+    return aborted_ ? RunStatus::kFailed : RunStatus::kOk;
+  }
+
+  void Abort() override {
+    const std::lock_guard lock(mutex_);
+    aborted_ = true;
+    changed_.notify_all();
+  }
+
+  // How many sequences the step that has begun holds.
+  int WaitForRun() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return passes_ <= 0 && sequences_ > 0; });
+    return sequences_;
+  }
+
+  void LetItPass() {
+    const std::lock_guard lock(mutex_);
+    ++passes_;
+    changed_.notify_all();
+  }
+
+ private:
+  RunnerInfo info_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int passes_ = 0;
+  int sequences_ = 0;  // Of the step that waits; 0: none does.
+  bool aborted_ = false;
+};
+
+template <typename Condition>
+void WaitFor(const Condition& condition) {
+  while (!condition()) std::this_thread::yield();
 }
 
 GenerateRequest Request(int32_t prompt_tokens, int32_t max_tokens) {
@@ -173,13 +231,87 @@ TEST(Engine, DrainingFinishesWhatRunsAndRefusesTheRest) {
 TEST(Engine, AFullQueueSaysWhenToComeBack) {
   Answers answers;
   Engine engine(MakeRunner(Endless()), {.queue_max = 3, .max_running = 1}, answers.sink());
-  SubmitResult last;
-  // One may have been taken into the endless step; the queue holds three more.
-  for (int i = 0; i < 5; ++i) last = engine.Submit(Request(10, 10));
-  EXPECT_EQ(last.code, SubmitCode::kQueueFull);
-  EXPECT_GT(last.retry_after_seconds, 0);
-  EXPECT_LE(last.retry_after_seconds, 60);
-  EXPECT_LE(engine.Load().waiting, 4);
+  engine.Submit(Request(10, 10));
+  WaitFor([&] { return engine.Load().running == 1; });
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(engine.Submit(Request(10, 10)).code, SubmitCode::kOk);
+    EXPECT_EQ(engine.Load().waiting, i + 1);
+  }
+  const SubmitResult full = engine.Submit(Request(10, 10));
+  EXPECT_EQ(full.code, SubmitCode::kQueueFull);
+  EXPECT_GT(full.retry_after_seconds, 0);
+  EXPECT_LE(full.retry_after_seconds, 60);
+  EXPECT_EQ(engine.Load().waiting, 3);
+}
+
+TEST(Engine, ThePlaceOfACancelledRequestInTheQueueIsFreeInTheNextStep) {
+  Answers answers;
+  auto runner = std::make_unique<SteppedRunner>();
+  SteppedRunner& device = *runner;
+  Engine engine(std::move(runner), {.queue_max = 1, .max_running = 1}, answers.sink());
+  const SequenceId first = engine.Submit(Request(10, 10)).id;
+  device.WaitForRun();
+  const SequenceId second = engine.Submit(Request(10, 10)).id;
+  EXPECT_EQ(engine.Submit(Request(10, 10)).code, SubmitCode::kQueueFull);
+  engine.Cancel(second);
+  device.LetItPass();
+  device.WaitForRun();  // The next step: the cancel is done before it.
+  EXPECT_EQ(engine.Submit(Request(10, 10)).code, SubmitCode::kOk);
+  device.LetItPass();
+  EXPECT_EQ(answers.WaitForEnd(second).finish, FinishReason::kCancelled);
+  engine.Cancel(first);
+}
+
+TEST(Engine, ACancelledSequenceHoldsNoBlockInTheNextStep) {
+  Answers answers;
+  auto runner = std::make_unique<SteppedRunner>();
+  SteppedRunner& device = *runner;
+  Engine engine(std::move(runner), {.max_running = 2}, answers.sink());
+  const SequenceId first = engine.Submit(Request(40, 10)).id;
+  device.WaitForRun();
+  engine.Submit(Request(5, 10));
+  engine.Cancel(first);
+  device.LetItPass();
+  EXPECT_EQ(device.WaitForRun(), 1);
+  EXPECT_EQ(engine.Load().kv_blocks_used, 1);
+}
+
+TEST(Engine, TheSinkMayCallTheEngine) {
+  // A lock held around the sink would hang this test.
+  std::atomic<Engine*> self = nullptr;
+  std::atomic<int> ends = 0;
+  Engine engine(MakeRunner(Instant()), {}, [&](std::span<TokenEvent> events) {
+    WaitFor([&] { return self.load() != nullptr; });
+    for (const TokenEvent& event : events) {
+      if (event.finish != FinishReason::kLength) continue;
+      self.load()->Cancel(event.id);
+      (void)self.load()->idle();
+      if (++ends < 5) self.load()->Submit(Request(8, 3));
+    }
+  });
+  self = &engine;
+  engine.Submit(Request(8, 3));
+  WaitFor([&] { return ends == 5 && engine.idle(); });
+}
+
+TEST(Engine, TellsThatItsLoadChanged) {
+  Answers answers;
+  std::atomic<int> changes = 0;
+  Engine engine(MakeRunner(Instant()), {}, answers.sink(), [&] { ++changes; });
+  const uint64_t before = engine.Load().seq;
+  answers.WaitForEnd(engine.Submit(Request(8, 3)).id);
+  WaitFor([&] { return changes >= 4; });  // The submit, and three steps.
+  EXPECT_GT(engine.Load().seq, before);
+}
+
+TEST(Engine, AnIdleEngineTakesNoSteps) {
+  Answers answers;
+  Engine engine(MakeRunner(Instant()), {}, answers.sink());
+  answers.WaitForEnd(engine.Submit(Request(8, 3)).id);
+  engine.Cancel(1);
+  engine.Cancel(12345);
+  answers.WaitForEnd(engine.Submit(Request(8, 3)).id);
+  EXPECT_EQ(engine.Load().steps, 6u);
 }
 
 TEST(Engine, AStepThatHangsMakesTheEngineFailedInItsLoad) {
@@ -187,7 +319,7 @@ TEST(Engine, AStepThatHangsMakesTheEngineFailedInItsLoad) {
   Engine engine(MakeRunner(Endless()), {.stall_seconds = 0}, answers.sink());
   EXPECT_EQ(engine.Load().state, NodeState::kReady);
   engine.Submit(Request(10, 10));
-  while (engine.Load().state != NodeState::kFailed) std::this_thread::yield();
+  WaitFor([&] { return engine.Load().state == NodeState::kFailed; });
   EXPECT_GT(engine.Load().seconds_in_step, 0);
   EXPECT_EQ(engine.Submit(Request(10, 10)).code, SubmitCode::kFailed);
 }
@@ -225,7 +357,7 @@ TEST(Engine, TakesSubmitsAndCancelsFromManyThreads) {
     });
   }
   for (std::thread& thread : threads) thread.join();
-  while (!engine.idle()) std::this_thread::yield();
+  WaitFor([&] { return engine.idle(); });
   EXPECT_EQ(engine.Load().kv_blocks_used, 0);
   EXPECT_EQ(engine.Load().waiting, 0);
 }
