@@ -12,12 +12,14 @@ build() {
   # The tests want packages that the two programs alone do not.
   case " $* " in *" penstock "*) ;; *) tests=ON ;; esac
   for tool in cmake ninja "${CXX:-c++}"; do
-    command -v "$tool" >/dev/null || die "'$tool' is not on PATH; its folder is missing there, or its package is damaged:" \
+    command -v "$tool" >/dev/null ||
+      die "'$tool' is not on PATH; its folder is missing there, or its package is damaged:" \
       "apt-get install --reinstall cmake ninja-build g++ (and unset CXX, if it is set)"
   done
   mkdir -p "$dir"
   # Where there is a build file ninja runs cmake itself when that is due.
-  if [ ! -e "$dir/build.ninja" ] || { [ $tests = ON ] && grep -q '^PENSTOCK_TESTS:BOOL=OFF' "$dir/CMakeCache.txt"; }; then
+  if [ ! -e "$dir/build.ninja" ] ||
+    { [ $tests = ON ] && grep -q '^PENSTOCK_TESTS:BOOL=OFF' "$dir/CMakeCache.txt"; }; then
     say "configuring ($preset)"
     log=$dir/configure.log
     if ! cmake --preset "$preset" -DPENSTOCK_TESTS=$tests >"$log" 2>&1; then

@@ -40,7 +40,9 @@ fetch() {
     --only-binary :all: --target .cuda/site "${wheels[@]}" >.cuda/pip/log 2>&1
 }
 if ! fetch; then
-  cause=$(grep -oE 'Failed to establish a new connection|Temporary failure in name resolution|CERTIFICATE_VERIFY_FAILED|No space left on device' .cuda/pip/log | tail -n 1 || true)
+  known='Failed to establish a new connection|Temporary failure in name resolution'
+  known+='|CERTIFICATE_VERIFY_FAILED|No space left on device'
+  cause=$(grep -oE "$known" .cuda/pip/log | tail -n 1 || true)
   say "error: CUDA: pip could not fetch the wheels: ${cause:-$(grep -E '^ERROR' .cuda/pip/log | tail -n 1)};" \
     "check that https://pypi.org can be reached (a mirror: export PIP_INDEX_URL=...) and run this again"
   exit $kNotFetched

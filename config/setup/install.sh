@@ -57,6 +57,7 @@ if [ ${#missing[@]} != 0 ]; then
   apt_run "package lists" update
   apt_run "packages" install --no-install-recommends "${missing[@]}"
   find_missing
-  [ ${#missing[@]} = 0 ] || die "apt ended well, yet these are not installed: ${missing[*]}; try 'apt-get install ${missing[0]}'"
+  [ ${#missing[@]} = 0 ] ||
+    die "apt ended well, yet these are not installed: ${missing[*]}; try 'apt-get install ${missing[0]}'"
 fi
 case " $penstock_sets " in *" run "* | *" test "*) "$here/llhttp.sh" ;; esac

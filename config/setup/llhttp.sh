@@ -38,10 +38,11 @@ mapfile -t mirror <<<"$(mirrors)"
 for i in "${!mirror[@]}"; do
   apt_source "${mirror[$i]}" trixie "$dir/trixie.sources"
   # The last mirror's failure is the one that is told and ends this script.
-  if (apt_run "llhttp: package list" "${alone[@]}" -o APT::Update::Error-Mode=any update) 2>"$dir/said"; then break; fi
+  (apt_run "llhttp: package list" "${alone[@]}" -o APT::Update::Error-Mode=any update) 2>"$dir/said" && break
   [ $((i + 1)) -lt ${#mirror[@]} ] || { cat "$dir/said" >&2; exit 1; }
 done
 cd "$dir"
 apt_run "llhttp: download" "${alone[@]}" download libllhttp9.2 libllhttp-dev
 apt_run "llhttp" install --no-install-recommends "$dir"/libllhttp9.2_*.deb "$dir"/libllhttp-dev_*.deb
-llhttp_is_there || die "llhttp is installed, yet pkg-config does not find libllhttp 9.2; try 'pkg-config --modversion libllhttp'"
+llhttp_is_there ||
+  die "llhttp is installed, yet pkg-config does not find libllhttp 9.2; try 'pkg-config --modversion libllhttp'"

@@ -1,8 +1,10 @@
 // The CUDA kernels, each with a twin of plain C++ in kernels/ref that says what
-// is computed; activations are bf16 here and fp32 there. Pointers are device memory, 16-byte aligned; rows lie one after
-// another. A call only queues work on `stream`; what it returns is
-// cudaGetLastError of the launch, or cudaErrorInvalidValue for a shape that the
-// kernel does not take, and then nothing was queued.
+// is computed; activations are bf16 here and fp32 there.
+//
+// Pointers are device memory, 16-byte aligned; rows lie one after another. A
+// call only queues work on `stream` and returns cudaGetLastError of the launch,
+// or cudaErrorInvalidValue, and queues nothing, for a shape that the kernel
+// does not take.
 #pragma once
 
 #include <cuda_bf16.h>

@@ -118,7 +118,8 @@ cudaError_t RmsNorm(__nv_bfloat16* out, __nv_bfloat16* residual, const __nv_bflo
   const int threads = whole_warps < kThreadsMax ? whole_warps : kThreadsMax;
   RmsNormKernel<<<rows, threads, 0, stream>>>(
       reinterpret_cast<Vector*>(out), reinterpret_cast<Vector*>(residual),
-      reinterpret_cast<const Vector*>(x), reinterpret_cast<const Vector*>(weight), vectors, epsilon);
+      reinterpret_cast<const Vector*>(x), reinterpret_cast<const Vector*>(weight), vectors,
+      epsilon);
   return cudaGetLastError();
 }
 
