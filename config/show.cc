@@ -1,6 +1,7 @@
 #include "config/show.h"
 
 #include <algorithm>
+#include <cctype>
 #include <map>
 
 #include "config/field.h"
@@ -27,15 +28,23 @@ bool IsHidden(const Field& field) {
   return field.key == "defaults" || field.kind == Kind::kSecretFile;
 }
 
-// A scalar that means itself in YAML; otherwise it is quoted.
+// Whether a YAML reader takes `text` for text: not for a number, a time or a flag.
+bool IsPlain(std::string_view text) {
+  constexpr std::string_view kFlags[] = {"off", "on", "yes", "no", "true", "false", "null", "y", "n"};
+  if (text.empty() || std::find(std::begin(kFlags), std::end(kFlags), text) != std::end(kFlags)) {
+    return false;
+  }
+  const bool safe = std::all_of(text.begin(), text.end(), [](unsigned char c) {
+    return (std::isalnum(c) != 0 && c < 0x80) || c == '.' || c == '_' || c == '-' || c == '/' || c == ':';
+  });
+  const bool begins_as_text = std::isalpha(static_cast<unsigned char>(text[0])) != 0 || text[0] == '/' ||
+                              std::count(text.begin(), text.end(), '.') > 1;
+  return safe && begins_as_text && text.back() != ':';
+}
+
 std::string Quote(const Field& field, const std::string& value) {
   const bool is_text = field.kind <= Kind::kBindAddress && field.kind != Kind::kTexts;
-  const bool plain = !value.empty() && std::isalpha(static_cast<unsigned char>(value[0])) != 0 &&
-                     value.find_first_of(":#{}[],&*!|>'\"%@`") == std::string::npos &&
-                     value.back() != ' ';
-  const bool is_word = value == "off" || value == "on" || value == "yes" || value == "no" ||
-                       value == "true" || value == "false" || value == "null";
-  if (!IsSecret(field.kind) && (!is_text || (plain && !is_word))) return value;
+  if (!IsSecret(field.kind) && (!is_text || IsPlain(value))) return value;
   std::string quoted = "\"";
   for (const char c : value) {
     if (c == '"' || c == '\\') quoted += '\\';

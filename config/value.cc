@@ -64,7 +64,9 @@ std::string ShowNumber(const Field& field, double number) {
     case Kind::kDuration: return ShowUnits(number, kTimeUnits);
     case Kind::kBytes: return ShowUnits(number, kByteUnits);
     case Kind::kShare: return fmt::format("{:g}%", number * 100);
-    case Kind::kNumber: return fmt::format("{:g}", number);
+    case Kind::kNumber:
+      if (number != std::floor(number)) return fmt::format("{:g}", number);
+      [[fallthrough]];
     default: return fmt::format("{:.0f}", number);
   }
 }

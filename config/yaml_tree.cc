@@ -17,6 +17,7 @@ namespace {
 
 constexpr size_t kDepthMax = 16;
 constexpr size_t kValuesMax = 100'000;
+constexpr size_t kBracketsMax = 20'000;  // Each open one costs yaml-cpp hundreds of bytes.
 
 Location At(const YAML::Mark& mark) {
   return mark.is_null() ? Location{} : Location{mark.line + 1, mark.column + 1};
@@ -181,6 +182,14 @@ YamlNode ReadYaml(std::string_view text, std::vector<Diagnostic>& diagnostics) {
     diagnostics.push_back({.where = where, .message = "a control character; is this a text file?"});
     return {};
   }
+  const auto brackets =
+      std::count_if(text.begin(), text.end(), [](char c) { return c == '[' || c == '{'; });
+  if (static_cast<size_t>(brackets) > kBracketsMax) {
+    diagnostics.push_back({.message = fmt::format("more than {} brackets", kBracketsMax)});
+    return {};
+  }
+  // yaml-cpp takes a quote that nothing closes for closed when a line ends before the file does.
+  text = text.substr(0, text.find_last_not_of(" \r\n") + 1);
   Builder builder(diagnostics);
   try {
     std::istringstream stream{std::string(text)};
