@@ -3,7 +3,8 @@
 // health, breaker) is in atomic words that workers and the control thread share.
 //
 // A fleet is an immutable snapshot made from one policy file; a backend with the
-// same pool, name and address is carried over to the next snapshot, state and all.
+// same pool, name and address is carried over to the next snapshot, state and all;
+// its settings (weight, limits) are the pool's and may differ between snapshots.
 #pragma once
 
 #include <atomic>
@@ -22,14 +23,13 @@
 
 namespace penstock {
 
-inline constexpr uint32_t kMaxWorkers = 64;
-
 struct Backend {
+  Backend(lb::BackendId id, std::string_view pool, const config::Backend& settings);
+
   const lb::BackendId id;
   const std::string pool;
   const std::string name;
   const std::string authority;    // HOST:PORT as the policy file spells it.
-  config::Backend settings;
 
   // Where to dial: fixed for IP addresses, refreshed by the control thread for
   // names. Empty text: not resolved yet. Any thread.
@@ -44,17 +44,25 @@ struct Backend {
 };
 
 struct PoolState {
-  config::Pool settings;
-  std::vector<std::shared_ptr<Backend>> backends;
-  // Breakers of this pool that are not closed, for the ejection cap.
-  mutable std::atomic<uint32_t> ejected{0};
+  config::Pool settings;                           // backends[i] holds the settings of ...
+  std::vector<std::shared_ptr<Backend>> backends;  // ... backends[i] here.
   // Hash of the weights that the ready backends report; 0: they disagree or none is known.
   mutable std::atomic<uint64_t> weights{0};
+  // Held from asking MayEject() to opening a breaker, so that two threads do not
+  // both take the last place. Around a reload the old and the new snapshot may each
+  // let one go; counting breakers afresh each time keeps that from adding up.
+  mutable std::mutex eject_mutex;
+
+  // Breakers that are not closed.
+  size_t Ejected() const;
+  // Whether one more may be: at most max(1, max_ejection of the pool).
+  bool MayEject() const;
 };
 
 struct Fleet {
   std::shared_ptr<const config::Config> config;
   std::vector<std::shared_ptr<const PoolState>> pools;  // In the order of the file.
+  lb::BackendId next_id = 1;                            // For the first new backend of the next one.
 };
 
 // Builds the fleet of `config`, carrying over what `previous` (may be null) has

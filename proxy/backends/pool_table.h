@@ -16,6 +16,7 @@
 
 #include "lb-policies/policy.h"
 #include "proxy/backends/backend.h"
+#include "proxy/base/random.h"
 #include "proxy/base/time.h"
 
 namespace penstock {
@@ -48,7 +49,7 @@ class Attempt {
   Backend* backend_ = nullptr;
   MonoTime sent_ = 0;
   bool waiting_ = false;   // For its first token: linked in the backend's waiting list.
-  bool probe_ = false;     // Took a half-open slot of the breaker.
+  uint8_t probe_ = 0;      // Not 0: took a half-open slot of the breaker.
   Attempt* next_ = nullptr;
   Attempt* previous_ = nullptr;
 };
@@ -64,14 +65,23 @@ class PoolTable {
     std::span<const lb::Candidate> candidates;  // Valid until the next call of the table.
     Shortage shortage = Shortage::kNone;
     MonoTime retry_at = kNever;                 // When one may become usable; kNever: unknown.
+    bool panic = false;                         // Too few are healthy: health is ignored.
   };
 
-  PoolTable(std::shared_ptr<const PoolState> pool, uint32_t worker);
-  ~PoolTable();
+  static constexpr MonoTime kRefresh = 10 * kMillisecond;
 
-  // Backends that may take a request now, without those in `tried`: healthy
-  // (all of them in panic), not drained, breaker closed or half-open with a free
-  // probe, not resting, below max_requests.
+  // `seed` feeds the jitter of breakers. REQUIRES: worker < kMaxWorkers.
+  PoolTable(std::shared_ptr<const PoolState> pool, uint32_t worker, uint64_t seed = 0);
+  ~PoolTable();  // REQUIRES: no attempt is begun.
+  PoolTable(const PoolTable&) = delete;
+  PoolTable& operator=(const PoolTable&) = delete;
+
+  // Backends that may take a request now, without those in `tried`: healthy, not
+  // drained, breaker closed or half-open with a free probe, not resting, below
+  // max_requests. In panic neither health nor breaker counts, except that a backend
+  // that refuses connections stays out, and one that an operator took out.
+  // Suspects (their load stream has just broken) are left out while others are there.
+  // With everything tried or out, the shortage is that of the ones not tried.
   View Usable(MonoTime now, std::span<const lb::BackendId> tried);
 
   // A try begins; nullptr if the breaker's last probe slot was just taken by
@@ -83,9 +93,11 @@ class PoolTable {
   void FirstToken(Attempt& attempt, MonoTime now);
   // True if something says that the backend may be gone: its last health check
   // failed, it is unhealthy, or its load stream fell silent after having spoken.
-  static bool Suspect(const Backend& backend, MonoTime now);
+  static bool Suspect(const Backend& backend);
   // Ends the try; `retry_after` matters for kBusy (0: none was given).
   void End(Attempt& attempt, Outcome outcome, MonoTime now, MonoTime retry_after = 0);
+  // The status code of an answer's head, for the counters.
+  void Answered(Attempt& attempt, unsigned status);
   // The endpoint-load-metrics field of an answer.
   void Report(Backend& backend, std::string_view field, MonoTime now);
 
@@ -94,14 +106,33 @@ class PoolTable {
   uint32_t active() const { return active_; }
 
  private:
+  enum class Fitness : uint8_t { kUsable, kSuspect, kResting, kFull, kOut };
   struct Row;
+
   void Refresh(MonoTime now);
+  void RefreshRow(Row& row, MonoTime now) const;
+  void FillLatencies();
+  bool InPanic(MonoTime now) const;
+  Fitness FitnessOf(const Row& row, MonoTime now) const;
+  lb::Candidate CandidateOf(const Row& row, MonoTime now) const;
+  Row& RowOf(const Backend& backend);
+  void StartWaiting(Attempt& attempt, Row& row);
+  void StopWaiting(Attempt& attempt, Row& row);
+  void OnFault(Attempt& attempt, Row& row, MonoTime now);
 
   const std::shared_ptr<const PoolState> pool_;
   const uint32_t worker_;
+  const BreakerSettings breaker_;
+  const MonoTime tau_;
+  const MonoTime slow_start_;
+  const MonoTime stale_;
+  const MonoTime poll_;
+  Random random_;
   uint32_t active_ = 0;
-  MonoTime refreshed_ = 0;
+  MonoTime refreshed_ = -kRefresh;
+  bool panic_ = false;
   std::vector<Row> rows_;
+  std::vector<float> scratch_;              // Medians are taken here.
   std::vector<lb::Candidate> candidates_;
 };
 
