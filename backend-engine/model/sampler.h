@@ -6,8 +6,8 @@
 // penalties. Log probabilities are of the model's own distribution, before all
 // of that.
 //
-// The draw is number `position` of the request's seed, so that what else is in
-// the batch, a preemption or another number of ranks changes nothing.
+// The draw is the request's seed's number for this place in the answer, so that
+// neither the rest of the batch nor a preemption changes it.
 #pragma once
 
 #include <cstdint>
