@@ -122,8 +122,8 @@ int32_t EmulatedRunner::ChooseToken(const StepSequence& sequence) {
   }
   const size_t position = sequence.history.size() - static_cast<size_t>(sequence.prompt_length);
   if (options_.answer_tokens_max > 0) {
-    const uint64_t length = 1 + slot.prompt_hash % static_cast<uint64_t>(options_.answer_tokens_max);
-    if (position >= length) return options_.stop_token;
+    const auto most = static_cast<uint64_t>(options_.answer_tokens_max);
+    if (position > slot.prompt_hash % most) return options_.stop_token;
   }
   return options_.plain_tokens[Mix(slot.prompt_hash + position) % options_.plain_tokens.size()];
 }

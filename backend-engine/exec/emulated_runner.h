@@ -51,6 +51,9 @@ struct TimingTable {
 // Nothing for other names.
 std::optional<TimingTable> FindTimingTable(std::string_view name);
 
+// For help texts and error messages.
+inline constexpr std::string_view kTimingTableNames[] = {"h200", "v100", "instant"};
+
 struct EmulatedOptions {
   TimingTable timing;
   double speed = 1;                   // 0.5: every step takes twice as long. More than 0.

@@ -37,7 +37,7 @@ struct EngineLoad {
   NodeState state = NodeState::kLoading;
   int32_t running = 0;
   int32_t waiting = 0;
-  int64_t waiting_tokens = 0;            // Known and not yet computed, prompts in progress included.
+  int64_t waiting_tokens = 0;            // Known, not yet computed; prompts in progress too.
   int64_t running_tokens = 0;            // In the KV cache.
   int32_t max_running = 0;
   int32_t kv_blocks_used = 0;

@@ -290,30 +290,30 @@ std::string Scheduler::CheckInvariants() const {
     return "a slot is lost";
   }
   int64_t known = 0;
-  int32_t blocks = 0;
-  uint64_t arrival = 0;
+  const Sequence* before = nullptr;
   for (const Sequence& sequence : waiting_) {
-    const std::string name = "sequence " + std::to_string(sequence.id);
-    if (sequence.running || sequence.slot >= 0) return name + " waits with a slot";
-    if (!sequence.blocks.empty() || sequence.computed != 0) return name + " waits with blocks";
-    if (known > 0 && sequence.arrival < arrival) return name + " waits behind a younger one";
-    arrival = sequence.arrival;
+    const auto wrong = [&](const char* what) { return std::to_string(sequence.id) + what; };
+    if (sequence.running || sequence.slot >= 0) return wrong(" waits with a slot");
+    if (!sequence.blocks.empty() || sequence.computed != 0) return wrong(" waits with blocks");
+    if (before != nullptr && sequence.arrival < before->arrival) return wrong(" was overtaken");
+    before = &sequence;
     known += sequence.known();
   }
   if (known != queued_known_) return "tokens of those that wait are miscounted";
+  int32_t blocks = 0;
   std::vector<bool> slots(static_cast<size_t>(options_.max_running), false);
   for (const Sequence& sequence : running_) {
-    const std::string name = "sequence " + std::to_string(sequence.id);
-    if (!sequence.running || sequence.slot < 0) return name + " runs without a slot";
+    const auto wrong = [&](const char* what) { return std::to_string(sequence.id) + what; };
+    if (!sequence.running || sequence.slot < 0) return wrong(" runs without a slot");
     const auto slot = static_cast<size_t>(sequence.slot);
-    if (slots[slot]) return name + " shares its slot";
+    if (slots[slot]) return wrong(" shares its slot");
     slots[slot] = true;
-    if (sequence.computed >= sequence.known()) return name + " has nothing to compute";
+    if (sequence.computed >= sequence.known()) return wrong(" has nothing to compute");
     for (const int32_t block : sequence.blocks) {
-      if (pool_.owner(block) != sequence.id) return name + " uses a block of another";
+      if (pool_.owner(block) != sequence.id) return wrong(" uses a block of another");
     }
     if (BlocksFor(sequence.computed) > static_cast<int32_t>(sequence.blocks.size())) {
-      return name + " computed more than its blocks hold";
+      return wrong(" computed more than its blocks hold");
     }
     blocks += static_cast<int32_t>(sequence.blocks.size());
   }

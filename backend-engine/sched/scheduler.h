@@ -102,7 +102,7 @@ class Scheduler {
   static constexpr int32_t kPreemptionsMax = 2;
 
  private:
-  using Sequences = std::list<Sequence>;  // Nodes move between the two lists; none is made or freed.
+  using Sequences = std::list<Sequence>;  // Nodes move between lists: nothing is allocated.
 
   int32_t BlocksFor(int32_t tokens) const;
   int32_t GrowthBlocks(const Sequence& sequence) const;

@@ -30,7 +30,7 @@ struct SamplingParams {
 // `start`, whose keys and values go to the blocks of `block_table`.
 struct StepSequence {
   SequenceId id = 0;
-  int32_t slot = 0;         // Stable small number while the sequence runs: an index for per-sequence state.
+  int32_t slot = 0;         // Small and stable while the sequence runs: index of its state.
   int32_t first_token = 0;  // Index into StepPlan::tokens.
   int32_t token_count = 0;
   int32_t start = 0;        // Tokens of this sequence that are already in the cache.

@@ -140,7 +140,15 @@ TEST(TimingTable, V100TakesAsLongAsTheOperatorsSay) {
   EXPECT_NEAR(request_ms(64), 850, 1);
 }
 
-TEST(TimingTable, UnknownNamesHaveNone) { EXPECT_FALSE(FindTimingTable("h2oo").has_value()); }
+TEST(TimingTable, EveryNameToldIsKnownAndNoOther) {
+  for (const std::string_view name : kTimingTableNames) {
+    const auto table = FindTimingTable(name);
+    ASSERT_TRUE(table.has_value()) << name;
+    EXPECT_EQ(table->name, name);
+    EXPECT_GT(table->kv_tokens, 0);
+  }
+  EXPECT_FALSE(FindTimingTable("h2oo").has_value());
+}
 
 }  // namespace
 }  // namespace penstock::engine

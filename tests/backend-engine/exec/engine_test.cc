@@ -171,7 +171,8 @@ TEST(Engine, RefusesWhatCanNeverFit) {
   const SubmitResult long_one = engine.Submit(Request(990, 11));
   EXPECT_EQ(long_one.code, SubmitCode::kTooLong);
   EXPECT_EQ(long_one.message,
-            "the prompt has 990 tokens and max_tokens is 11, together 1001; this model allows 1000");
+            "the prompt has 990 tokens and max_tokens is 11, together 1001; this model allows "
+            "1000");
   EXPECT_EQ(engine.Submit(Request(0, 11)).code, SubmitCode::kInvalid);
   EXPECT_TRUE(engine.idle());
 }

@@ -180,6 +180,28 @@ TEST(Preemption, ASmallPoolWastesLittleOfWhatItComputes) {
   }
 }
 
+TEST(Preemption, ThePoolFillsUpAgainAfterAPreemption) {
+  // One preemption makes admission careful, not for ever: the crowd of short
+  // ones that comes afterwards runs side by side as if it had never been.
+  const auto crowd_at_the_end = [](bool preempt_first) {
+    Driver driver({.block_tokens = 16, .block_count = 64, .step_tokens = 128, .max_running = 32});
+    if (preempt_first) {
+      driver.scheduler.Add(1, MakeRequest(480, 100), 0);
+      driver.scheduler.Add(2, MakeRequest(480, 100), 0);
+      driver.Finish();
+      EXPECT_GT(driver.scheduler.totals().preemptions, 0u);
+    }
+    SequenceId next = 3;
+    for (int step = 0; step < 1000; ++step) {
+      while (driver.scheduler.waiting() < 16) driver.scheduler.Add(next++, MakeRequest(20, 20), 0);
+      driver.Step();
+    }
+    return driver.scheduler.totals().generated_tokens;
+  };
+  const auto fresh = static_cast<double>(crowd_at_the_end(false));
+  EXPECT_GT(static_cast<double>(crowd_at_the_end(true)), 0.95 * fresh);
+}
+
 TEST(Preemption, AStormCalmsItself) {
   // A steady crowd in a pool for a tenth of it: after the first lesson, the room
   // left for growth keeps preemptions below one for every four sequences.
