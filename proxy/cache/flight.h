@@ -74,6 +74,7 @@ class FlightReader {
   Step Read(size_t bytes_wanted);
 
   const Flight& flight() const { return *flight_; }
+  const std::shared_ptr<Flight>& flight_ptr() const { return flight_; }
 
  private:
   FlightReader() = default;

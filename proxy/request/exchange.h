@@ -1,0 +1,182 @@
+// One request from its head to the last byte of its answer, and the only place
+// where a request ends. See docs/life-of-a-request.md for the hops.
+//
+//   kBody -> (kFollowing) | kQueued -> kConnecting -> kAwaiting -> kRelaying -> kDone
+//
+// kBody: an inference request's body is read whole; other bodies stream through.
+// kFollowing: the answer comes from the cache or from an identical request.
+// kQueued: every healthy backend is busy. kAwaiting: sent, no answer yet.
+// A failed try goes back to the choice of a backend as retry.h allows.
+//
+// Threads: the worker's thread only. Reused: Start() begins a new life.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "proxy/backends/conn_pool.h"
+#include "proxy/backends/pool_table.h"
+#include "proxy/base/deadline_wheel.h"
+#include "proxy/cache/result_cache.h"
+#include "proxy/http/error_reply.h"
+#include "proxy/http/message.h"
+#include "proxy/http/sse.h"
+#include "proxy/request/worker_context.h"
+
+namespace penstock {
+
+class Session;
+
+class Exchange final : public BackendConn::User {
+ public:
+  static constexpr size_t kTriedMax = 8;
+  static constexpr size_t kHeldMax = 64 * 1024;  // Body of a streamed request before its backend is known.
+
+  explicit Exchange(WorkerContext& context);
+  ~Exchange();
+
+  // --- called by the session ---
+  // `head` stays valid until ExchangeDone (its session keeps the codec's storage).
+  void Start(Session& session, MessageId id, RequestHead& head);
+  void OnRequestBody(std::string_view data);
+  void OnRequestEnd();
+  void OnBadRequestBody(ReplyCode code, std::string_view message);
+  void OnClientWritable();
+  // The client left. `self` is this exchange: it cancels, or lives on by itself
+  // while others follow its answer.
+  void OnClientGone(std::unique_ptr<Exchange> self);
+
+  // --- called by the queue ---
+  void TryAgain();               // Room may have appeared.
+
+  // --- called by the connection to the backend ---
+  void OnConnReady(BackendConn& conn) override;
+  void OnAnswerHead(ResponseHead& head) override;
+  void OnAnswerInterim(ResponseHead& head) override;
+  void OnAnswerBody(std::string_view data) override;
+  void OnAnswerEnd(std::span<Header> trailers) override;
+  void OnConnFailed(const ConnFailure& failure) override;
+  void OnConnWritable() override;
+
+ private:
+  friend struct WorkerContext;
+  enum class Phase : uint8_t { kBody, kQueued, kConnecting, kAwaiting, kRelaying, kFollowing, kDone };
+  enum class CacheUse : uint8_t { kNone, kHit, kJoined, kLead, kBypass };
+
+  struct Failure {
+    ReplyCode code = ReplyCode::kInternal;
+    std::string message;
+  };
+
+  // exchange.cc: beginning and end
+  void SetRequestId();
+  bool Admit();
+  bool AnswerLocally();
+  void OnBodyWhole();
+  bool FindPool(std::string_view model);
+  bool Authorize();
+  void Fail(ReplyCode code, std::string_view message, std::string_view param = {},
+            MonoTime retry_after = 0);
+  void Reply(uint16_t status, std::string_view body, std::span<const Header> extra);
+  void Finish();
+  void Clear();
+  void Record();
+  static void OnDeadline(void* self);
+  void OnTimeout();
+
+  // exchange_backend.cc: choosing a backend and relaying its answer
+  void Dispatch();
+  bool Choose(std::span<const lb::Candidate> candidates);
+  void Enqueue();
+  void LeaveQueue();
+  void SendRequest();
+  bool MoveOn(const RetryQuestion& question, Failure failure, RetryReason reason);
+  void OnBusy(MonoTime retry_after);
+  void EndAttempt(Outcome outcome, MonoTime retry_after = 0);
+  void LeaveConnection();
+  void BeginAnswer(ResponseHead& head);
+  void RelayHead(const ResponseHead& head);
+  void RelayEvents(std::string_view data);
+  void RelayBytes(std::string_view data);
+  void FirstToken();
+  void Broken(ReplyCode code, const std::string& message);
+  void AwaitAnswer();
+  void CheckAwaiting();
+  bool answer_sent() const { return head_sent_; }
+  bool body_kept() const { return inference_ || (!body_streamed_ && request_complete_); }
+
+  // exchange_cache.cc: results shared with other requests
+  bool UseCache();                    // True: the answer comes from there.
+  void Follow(std::shared_ptr<Flight> flight);
+  void OnFollow();
+  void LeadFlight();
+  void CloseFlight(bool complete);
+  void AddCacheStatus(std::array<Header, 12>& extra, size_t& count);
+
+  WorkerContext& context_;
+  Deadline deadline_;
+  Attempt attempt_;
+  SseScanner scanner_;
+  std::string body_;                  // Kept for sending again, or held until a backend is known.
+  std::string held_event_;            // A partial event of the answer.
+  std::string field_;                 // Scratch for generated header values.
+
+  // Everything below is a new request's blank state after Clear().
+  Session* session_ = nullptr;        // Null: the client has left.
+  MessageId id_ = 0;
+  RequestHead head_;
+  std::shared_ptr<Snapshot> snapshot_;
+  PoolContext* pool_ = nullptr;
+  std::string_view route_;
+  BackendConn* conn_ = nullptr;
+  ConnPool* dialing_ = nullptr;
+  WaitQueue::iterator queue_place_;
+  std::string_view model_;            // Into model_storage_.
+  std::string model_storage_;
+  std::array<char, 64> request_id_storage_;
+  std::string_view request_id_;
+  Failure last_failure_;
+  std::array<lb::BackendId, kTriedMax> tried_;
+  size_t tried_count_ = 0;
+  Tries tries_;
+  uint32_t attempts_ = 0;
+  Phase phase_ = Phase::kDone;
+  CacheUse cache_use_ = CacheUse::kNone;
+  std::string_view cache_detail_;
+  std::shared_ptr<Flight> flight_;    // That this exchange leads.
+  std::unique_ptr<FlightReader> reader_;
+  std::shared_ptr<Exchange*> wake_;   // Null inside once this life is over.
+  MonoTime cache_age_ = 0, cache_ttl_ = 0;
+  bool inference_ = false;
+  bool stream_ = false;               // The client asked for events.
+  bool deterministic_ = false;
+  bool request_complete_ = false;
+  bool body_streamed_ = false;        // Body bytes have gone to a backend and are not kept.
+  bool head_sent_ = false;
+  bool events_ = false;               // The answer is an event stream.
+  bool first_token_seen_ = false;
+  bool answer_paused_ = false;
+  bool fresh_ = false;                // The next try takes no reused connection.
+  bool stale_retried_ = false;
+  bool admitted_ = false;
+  uint16_t status_ = 0;
+  std::string_view flag_;             // Why it failed, for the log: a word of ErrorReply.
+  uint32_t prompt_tokens_ = 0;
+  uint64_t bytes_received_ = 0, bytes_sent_ = 0, buffered_ = 0;
+  MonoTime start_ = 0, sent_ = 0, limit_ = 0, first_token_at_ = 0;
+  std::string backend_name_;
+  std::string client_;                // Address, for the access log.
+  // The head of an event stream is held until the first whole event, so that a
+  // backend that hangs before it can still be replaced.
+  struct HeldHead {
+    bool held = false;
+    uint16_t status = 0;
+    std::string storage;
+    std::vector<Header> headers;
+  } held_head_;
+};
+
+}  // namespace penstock

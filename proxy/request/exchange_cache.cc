@@ -1,0 +1,158 @@
+// Results shared between requests: lookup before a backend is chosen, following
+// an answer that another request leads, leading one that others follow.
+#include <algorithm>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "proxy/request/exchange.h"
+#include "proxy/request/session.h"
+
+namespace penstock {
+namespace {
+
+// How much of a shared answer is handed to a client at once.
+constexpr size_t kFollowBytes = 128 * 1024;
+
+}  // namespace
+
+bool Exchange::UseCache() {
+  if (pool_->cache == nullptr) return false;
+  if (pool_->cache_only_deterministic && !deterministic_) {
+    cache_use_ = CacheUse::kBypass;
+    cache_detail_ = "not-deterministic";
+    return false;
+  }
+  const uint64_t weights = pool_->table.pool().weights.load(std::memory_order_relaxed);
+  if (weights == kWeightsDisagree) {
+    cache_use_ = CacheUse::kBypass;
+    cache_detail_ = "weights-disagree";
+    return false;
+  }
+  context_.canonical.clear();
+  context_.peeker.AppendCanonical(context_.canonical);
+  const Header* credential = Find(head_.headers, KnownHeader::kAuthorization);
+  CacheKeyParts key;
+  key.tenant = credential == nullptr ? std::string_view() : credential->value;
+  key.pool = pool_->settings.name;
+  key.path = head_.path;
+  key.weights = weights;
+  key.canonical_body = context_.canonical;
+  ResultCache::Ticket ticket = pool_->cache->Open(key, context_.loop.now());
+  static constexpr CacheResult kResults[] = {CacheResult::kHit, CacheResult::kCoalesced,
+                                             CacheResult::kMiss, CacheResult::kBypass};
+  pool_->cells.AddCacheLookup(kResults[static_cast<size_t>(ticket.outcome)]);
+  switch (ticket.outcome) {
+    case ResultCache::Outcome::kBypass:
+      cache_use_ = CacheUse::kBypass;
+      cache_detail_ = "full";
+      return false;
+    case ResultCache::Outcome::kLead:
+      cache_use_ = CacheUse::kLead;
+      flight_ = std::move(ticket.flight);
+      return false;
+    case ResultCache::Outcome::kHit:
+      cache_use_ = CacheUse::kHit;
+      cache_age_ = ticket.age;
+      cache_ttl_ = ticket.ttl;
+      break;
+    case ResultCache::Outcome::kJoined: cache_use_ = CacheUse::kJoined; break;
+  }
+  Follow(std::move(ticket.flight));
+  return true;
+}
+
+void Exchange::Follow(std::shared_ptr<Flight> flight) {
+  phase_ = Phase::kFollowing;
+  deadline_.Clear();
+  wake_ = std::make_shared<Exchange*>(this);
+  WorkerContext& context = context_;
+  reader_ = FlightReader::Join(std::move(flight), [&context, wake = wake_] {
+    context.loop.Post([&context, wake] {
+      Turn::Scope scope(context.turn);
+      if (*wake != nullptr) (*wake)->OnFollow();
+    });
+  });
+  OnFollow();
+}
+
+void Exchange::OnFollow() {
+  while (phase_ == Phase::kFollowing && session_ != nullptr && !session_->above_mark()) {
+    FlightReader::Step step = reader_->Read(kFollowBytes);
+    if (step.promoted) return LeadFlight();
+    if (step.state == Flight::State::kFailed && !head_sent_) {
+      return Fail(ReplyCode::kBackendReset, "the identical request that this one had joined failed");
+    }
+    if (!head_sent_ && step.state != Flight::State::kWaiting) {
+      const std::string type = reader_->flight().content_type();
+      Header header{"content-type", type, KnownHeader::kContentType};
+      ResponseHead head;
+      head.status = status_ = reader_->flight().status();
+      head.headers = type.empty() ? std::span<Header>() : std::span(&header, 1);
+      head.framing = Framing::kChunked;
+      events_ = type.starts_with("text/event-stream");
+      if (step.state == Flight::State::kComplete && !events_) {
+        head.framing = Framing::kLength;
+        head.content_length = reader_->flight().bytes();
+      }
+      RelayHead(head);
+    }
+    for (const auto& chunk : step.chunks) {
+      if (events_ && !first_token_seen_ && scanner_.Scan(*chunk).first_token) FirstToken();
+      bytes_sent_ += chunk->size();
+      session_->WriteBody(id_, *chunk);
+    }
+    // The bytes are only referenced until the turn ends.
+    context_.turn.Bury(std::make_unique<decltype(step.chunks)>(std::move(step.chunks)));
+    if (step.more) continue;
+    if (step.state == Flight::State::kComplete) {
+      session_->WriteEnd(id_);
+      return Finish();
+    }
+    if (step.state == Flight::State::kFailed) {
+      return Fail(ReplyCode::kBackendReset, "the answer broke off at its backend");
+    }
+    return;
+  }
+}
+
+// The one that led failed before the first byte, and this one came first.
+void Exchange::LeadFlight() {
+  cache_use_ = CacheUse::kLead;
+  flight_ = reader_->flight_ptr();
+  reader_.reset();
+  phase_ = Phase::kConnecting;
+  Dispatch();
+}
+
+void Exchange::CloseFlight(bool complete) {
+  if (flight_ == nullptr) return;
+  if (complete) {
+    flight_->Complete();
+  } else {
+    flight_->Abandon();
+  }
+  pool_->cache->Close(flight_, context_.loop.now());
+  flight_.reset();
+}
+
+void Exchange::AddCacheStatus(std::array<Header, 12>& extra, size_t& count) {
+  const size_t at = field_.size();
+  auto out = std::back_inserter(field_);
+  switch (cache_use_) {
+    case CacheUse::kNone: return;
+    case CacheUse::kHit: fmt::format_to(out, "penstock; hit; ttl={}", cache_ttl_ / kSecond); break;
+    case CacheUse::kJoined: fmt::format_to(out, "penstock; fwd=uri-miss; collapsed"); break;
+    case CacheUse::kLead: fmt::format_to(out, "penstock; fwd=uri-miss; stored"); break;
+    case CacheUse::kBypass: fmt::format_to(out, "penstock; fwd=bypass; detail={}", cache_detail_); break;
+  }
+  const size_t end = field_.size();
+  extra[count++] = {"cache-status", std::string_view(field_).substr(at, end - at),
+                    KnownHeader::kCacheStatus};
+  if (cache_use_ == CacheUse::kHit) {
+    fmt::format_to(out, "{}", cache_age_ / kSecond);
+    extra[count++] = {"age", std::string_view(field_).substr(end), KnownHeader::kAge};
+  }
+}
+
+}  // namespace penstock

@@ -1,0 +1,132 @@
+#include "proxy/request/worker_context.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "proxy/request/exchange.h"
+
+namespace penstock {
+namespace {
+
+constexpr MonoTime kQueueTick = 5 * kMillisecond;
+constexpr size_t kSpareExchanges = 1024;
+
+std::string AuthorizationOf(const config::Auth& auth) {
+  return auth.mode == config::AuthMode::kReplace ? "Bearer " + auth.key : "";
+}
+
+}  // namespace
+
+PoolContext::PoolContext(std::shared_ptr<const PoolState> state, uint32_t worker, uint64_t seed,
+                         WorkerMetrics& metrics, std::unique_ptr<lb::Policy> policy_in,
+                         std::shared_ptr<ResultCache> cache_in, uint32_t index_in,
+                         size_t queue_max_in)
+    : settings(state->settings),
+      index(index_in),
+      cells(metrics.Pool(state->settings.name)),
+      table(state, worker, seed),
+      policy(std::move(policy_in)),
+      cache(std::move(cache_in)),
+      budget(settings.retry),
+      queue_max(queue_max_in),
+      connect_timeout(ToMicros(settings.timeouts.connect)),
+      first_token_timeout(ToMicros(settings.timeouts.first_token)),
+      response_timeout(ToMicros(settings.timeouts.response)),
+      idle_timeout(ToMicros(settings.timeouts.idle)),
+      queue_wait(ToMicros(settings.queue.wait)),
+      authorization(AuthorizationOf(settings.auth)) {}
+
+WorkerContext::WorkerContext(Loop& loop_in, uint32_t index_in, uint64_t seed,
+                             ProcessTotals& totals_in, WorkerMetrics& metrics_in,
+                             AccessLog* access_log_in, uint32_t decision_count)
+    : loop(loop_in),
+      index(index_in),
+      totals(totals_in),
+      metrics(metrics_in),
+      no_pool(metrics_in.Pool("")),
+      access_log(access_log_in),
+      random(seed),
+      peeker(64),
+      decisions(decision_count) {}
+
+WorkerContext::~WorkerContext() = default;
+
+ConnPool& WorkerContext::Connections(const std::shared_ptr<Backend>& backend) {
+  std::unique_ptr<ConnPool>& pool = connections_[backend->id];
+  if (pool == nullptr) {
+    pool = std::make_unique<ConnPool>(backend, loop.dialer(), loop.deadlines(), turn, ConnPoolLimits{});
+  }
+  return *pool;
+}
+
+void WorkerContext::DropConnectionsOutside(const Fleet& fleet) {
+  Turn::Scope scope(turn);
+  for (auto it = connections_.begin(); it != connections_.end();) {
+    const bool named = std::any_of(fleet.pools.begin(), fleet.pools.end(), [&](const auto& pool) {
+      return std::any_of(pool->backends.begin(), pool->backends.end(),
+                         [&](const auto& backend) { return backend->id == it->first; });
+    });
+    // Requests that still run there keep their pool until a later look.
+    if (named || it->second->open() > it->second->idle()) {
+      ++it;
+    } else {
+      turn.Bury(std::move(it->second));
+      connections_.erase(it++);
+    }
+  }
+}
+
+std::unique_ptr<Exchange> WorkerContext::TakeExchange() {
+  if (spare_.empty()) return std::make_unique<Exchange>(*this);
+  std::unique_ptr<Exchange> exchange = std::move(spare_.back());
+  spare_.pop_back();
+  return exchange;
+}
+
+void WorkerContext::Recycle(std::unique_ptr<Exchange> exchange) {
+  // What it gathered may still point into it, so it is cleared when the turn ends.
+  turn.Defer(exchange.release(), [](void* object) {
+    std::unique_ptr<Exchange> done(static_cast<Exchange*>(object));
+    WorkerContext& context = done->context_;
+    done->Clear();
+    if (context.spare_.size() < kSpareExchanges) context.spare_.push_back(std::move(done));
+  });
+}
+
+void WorkerContext::PumpQueue(PoolContext& pool) {
+  // As many as waited when it began: one that finds no room goes to the end again.
+  for (size_t left = pool.queue.size(); left > 0 && !pool.queue.empty(); --left) {
+    const size_t before = pool.queue.size();
+    pool.queue.front()->TryAgain();
+    if (pool.queue.size() >= before) {
+      // No room after all: it was put at the end; give it its place back and wait.
+      pool.queue.splice(pool.queue.begin(), pool.queue, std::prev(pool.queue.end()));
+      return;
+    }
+  }
+}
+
+void WorkerContext::ArmQueueTimer() {
+  if (!queue_timer_.armed()) queue_timer_ = loop.timers().After(kQueueTick, [this] { OnQueueTimer(); });
+}
+
+void WorkerContext::OnQueueTimer() {
+  Turn::Scope scope(turn);
+  queued_snapshots_.erase(std::remove_if(queued_snapshots_.begin(), queued_snapshots_.end(),
+                                         [](const auto& old) { return old.expired(); }),
+                          queued_snapshots_.end());
+  const bool known = std::any_of(queued_snapshots_.begin(), queued_snapshots_.end(),
+                                 [this](const auto& old) { return old.lock() == snapshot; });
+  if (!known) queued_snapshots_.push_back(snapshot);
+  bool waiting = false;
+  for (const auto& old : queued_snapshots_) {
+    const std::shared_ptr<Snapshot> held = old.lock();
+    for (const auto& pool : held->pools) {
+      PumpQueue(*pool);
+      waiting |= !pool->queue.empty();
+    }
+  }
+  if (waiting) ArmQueueTimer();
+}
+
+}  // namespace penstock

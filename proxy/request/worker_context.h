@@ -1,0 +1,119 @@
+// What the sessions and exchanges of one worker share: its loop's services, its
+// view of the fleet under the policy file of the moment, its connections to
+// backends, its records. Everything here belongs to the worker's thread, except
+// ProcessTotals, whose three counters the limits of the whole process need.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "config/config.h"
+#include "lb-policies/policy.h"
+#include "proxy/backends/conn_pool.h"
+#include "proxy/backends/pool_table.h"
+#include "proxy/backends/worker_metrics.h"
+#include "proxy/base/random.h"
+#include "proxy/cache/result_cache.h"
+#include "proxy/net/loop.h"
+#include "proxy/net/turn.h"
+#include "proxy/request/access_log.h"
+#include "proxy/request/decision_ring.h"
+#include "proxy/request/peek.h"
+#include "proxy/request/retry.h"
+#include "proxy/request/route.h"
+
+namespace penstock {
+
+class Exchange;
+
+struct ProcessTotals {
+  std::atomic<uint64_t> buffered_bytes{0};
+  std::atomic<uint32_t> connections{0};
+  std::atomic<uint32_t> requests{0};
+};
+
+// Requests that wait because every healthy backend is busy: first come, first
+// served, each with its own deadline.
+using WaitQueue = std::list<Exchange*>;
+
+// One worker's view of one pool, as one policy file describes it.
+struct PoolContext {
+  PoolContext(std::shared_ptr<const PoolState> state, uint32_t worker, uint64_t seed,
+              WorkerMetrics& metrics, std::unique_ptr<lb::Policy> policy_in,
+              std::shared_ptr<ResultCache> cache_in, uint32_t index_in, size_t queue_max_in);
+
+  const config::Pool& settings;
+  const uint32_t index;          // In Config::pools.
+  PoolCells& cells;              // This worker's counts.
+  PoolTable table;
+  const std::unique_ptr<lb::Policy> policy;
+  const std::shared_ptr<ResultCache> cache;  // May be null.
+  bool cache_only_deterministic = true;
+  RetryBudget budget;
+  WaitQueue queue;
+  const size_t queue_max;        // This worker's share.
+  // Settings in the loop's unit.
+  const MonoTime connect_timeout, first_token_timeout, response_timeout, idle_timeout, queue_wait;
+  const std::string authorization;  // AuthMode::kReplace: the field's value.
+};
+
+// A worker's view of one policy file. Exchanges keep the one they started under.
+struct Snapshot {
+  Snapshot(std::shared_ptr<const Fleet> fleet_in) : fleet(std::move(fleet_in)), routes(*fleet->config) {}
+  const std::shared_ptr<const Fleet> fleet;
+  const RouteTable routes;
+  std::vector<std::unique_ptr<PoolContext>> pools;
+  const config::Server& server() const { return fleet->config->server; }
+};
+
+struct WorkerContext {
+  WorkerContext(Loop& loop_in, uint32_t index_in, uint64_t seed, ProcessTotals& totals_in,
+                WorkerMetrics& metrics_in, AccessLog* access_log_in, uint32_t decisions);
+  ~WorkerContext();
+
+  // Connections to `backend`; made on first use, dropped when no fleet names it.
+  ConnPool& Connections(const std::shared_ptr<Backend>& backend);
+  void DropConnectionsOutside(const Fleet& fleet);
+
+  // Exchanges are reused, so that a request allocates nothing after warm-up.
+  std::unique_ptr<Exchange> TakeExchange();
+  // Gives one back when the turn ends.
+  void Recycle(std::unique_ptr<Exchange> exchange);
+
+  // Lets waiting requests try again; called when room may have appeared.
+  void PumpQueue(PoolContext& pool);
+  // Looks at the queues every few milliseconds while any is not empty.
+  void ArmQueueTimer();
+
+  Loop& loop;
+  const uint32_t index;
+  ProcessTotals& totals;
+  WorkerMetrics& metrics;
+  PoolCells& no_pool;            // Counts of requests that met no pool.
+  AccessLog* const access_log;   // Null: off.
+  Random random;
+  Turn turn;
+  Peeker peeker;
+  DecisionRing decisions;
+  std::vector<lb::Terms> terms;  // Scratch of a pick.
+  std::string canonical;         // Scratch of a cache key.
+  std::shared_ptr<Snapshot> snapshot;
+  bool draining = false;
+  // Exchanges whose client has left while others still follow their answer.
+  std::vector<std::unique_ptr<Exchange>> orphans;
+
+ private:
+  void OnQueueTimer();
+
+  absl::flat_hash_map<lb::BackendId, std::unique_ptr<ConnPool>> connections_;
+  std::vector<std::unique_ptr<Exchange>> spare_;
+  std::vector<std::weak_ptr<Snapshot>> queued_snapshots_;
+  TimerQueue::Timer queue_timer_;
+};
+
+}  // namespace penstock
