@@ -43,10 +43,14 @@ struct Backend {
   Address address_;
 };
 
+// PoolState::weights when the ready backends report different weights: answers
+// of one must not be taken for answers of another.
+inline constexpr uint64_t kWeightsDisagree = ~uint64_t{0};
+
 struct PoolState {
   config::Pool settings;                           // backends[i] holds the settings of ...
   std::vector<std::shared_ptr<Backend>> backends;  // ... backends[i] here.
-  // Hash of the weights that the ready backends report; 0: they disagree or none is known.
+  // Hash of the weights that the ready backends report; 0: none is known; or kWeightsDisagree.
   mutable std::atomic<uint64_t> weights{0};
   // Held from asking MayEject() to opening a breaker, so that two threads do not
   // both take the last place. Around a reload the old and the new snapshot may each
