@@ -32,7 +32,7 @@ struct CodecLimits {
 
 // What was wrong with the peer's bytes, and the status a server answers with.
 struct ProtocolError {
-  uint16_t status = 400;                  // 400, 414, 431, 501, 505.
+  uint16_t status = 400;                  // 400, 414, 417, 431, 501, 505; 502 in the client role.
   std::string_view code;                  // Stable word: "invalid_header", "headers_too_large", ...
   std::string message;                    // One line for people; never echoes raw bytes.
 };
@@ -82,14 +82,17 @@ class Codec {
   // fields from head.framing. Host comes from head.headers or head.authority.
   virtual MessageId WriteRequest(Gather& out, const RequestHead& head,
                                  std::span<const Header> extra) = 0;
-  // Server role: begins the answer to `id`. Connection: close is added where the
+  // Server role: begins the answer to `id`. head.keep_alive is not looked at (it
+  // speaks of the connection that the head came from). Connection: close is added where the
   // connection will not be kept; chunked towards HTTP/1.0 becomes until-close;
   // no body is written for HEAD, 204 and 304.
   virtual void WriteResponse(Gather& out, MessageId id, const ResponseHead& head,
                              std::span<const Header> extra) = 0;
   virtual void WriteContinue(Gather& out, MessageId id) = 0;  // 100 Continue.
-  // Framed by the head's framing. `data` is only referenced by `out`.
+  // Framed by the head's framing. `data` is only referenced by `out`. Bytes past
+  // the announced length are not written, and the connection is then not reusable.
   virtual void WriteBody(Gather& out, MessageId id, std::string_view data) = 0;
+  // Not needed, but allowed, where the framing is kNone or the length is reached.
   virtual void WriteEnd(Gather& out, MessageId id, std::span<const Header> trailers = {}) = 0;
   // Gives up on one message: HTTP/2 resets it; HTTP/1 becomes unusable.
   virtual void WriteReset(Gather& out, MessageId id, uint32_t error_code) = 0;

@@ -48,6 +48,23 @@ struct ResponseHead {
   bool keep_alive = true;
 };
 
+// ASCII only, as header names and tokens are.
+inline char ToLower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
+bool EqualsIgnoringCase(std::string_view a, std::string_view b);
+std::string_view TrimSpace(std::string_view text);   // Blanks and tabs, both ends.
+
+// Calls `visit(token)` for each element of a comma-separated list; empty ones are skipped.
+template <typename Visit>
+void ForEachToken(std::string_view list, Visit visit) {
+  while (!list.empty()) {
+    const size_t comma = list.find(',');
+    const std::string_view token = TrimSpace(list.substr(0, comma));
+    if (!token.empty()) visit(token);
+    if (comma == std::string_view::npos) return;
+    list.remove_prefix(comma + 1);
+  }
+}
+
 // The first field with that id, or nullptr.
 const Header* Find(std::span<const Header> headers, KnownHeader id);
 // For fields that are not known; ASCII case-insensitive.
@@ -55,7 +72,9 @@ const Header* Find(std::span<const Header> headers, std::string_view name);
 
 // Marks hop-by-hop fields as dropped (RFC 9110 7.6.1): Connection and whatever it
 // names, Keep-Alive, Proxy-Connection, TE, Transfer-Encoding, Upgrade, Trailer,
-// and Content-Length (a codec writes framing itself).
+// and Content-Length (a codec writes framing itself). Fields that a message cannot
+// do without stay, whatever Connection names (IsProtected).
+bool IsProtected(KnownHeader id);
 void DropHopByHop(std::span<Header> headers);
 
 }  // namespace penstock

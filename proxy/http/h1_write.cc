@@ -1,0 +1,193 @@
+// The writing half of H1Codec: heads into the gather's scratch space, bodies by
+// reference between chunk sizes.
+#include <charconv>
+
+#include "proxy/base/check.h"
+#include "proxy/http/h1_codec.h"
+#include "proxy/http/h1_rules.h"
+
+namespace penstock {
+namespace {
+
+// A value that could end its line early is never written.
+bool Writable(std::string_view text) {
+  for (const char c : text) {
+    if (c == '\r' || c == '\n' || c == '\0') return false;
+  }
+  return true;
+}
+
+void CopyNumber(Gather& out, uint64_t value, int base) {
+  char digits[20];
+  const auto result = std::to_chars(digits, digits + sizeof(digits), value, base);
+  out.Copy({digits, static_cast<size_t>(result.ptr - digits)});
+}
+
+// Written by the codec itself, whoever else brings them.
+bool OwnedByCodec(KnownHeader id) {
+  switch (id) {
+    case KnownHeader::kConnection:
+    case KnownHeader::kContentLength:
+    case KnownHeader::kHost:
+    case KnownHeader::kKeepAlive:
+    case KnownHeader::kProxyConnection:
+    case KnownHeader::kTransferEncoding:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+void H1Codec::WriteHeaders(Gather& out, std::span<const Header> headers) {
+  for (const Header& header : headers) {
+    if (header.dropped || OwnedByCodec(header.id)) continue;
+    if (!Writable(header.name) || !Writable(header.value)) continue;
+    out.Copy(header.name);
+    out.Copy(": ");
+    out.Copy(header.value);
+    out.Copy("\r\n");
+  }
+}
+
+void H1Codec::Open(Framing framing, uint64_t length) {
+  outgoing_.framing = framing;
+  outgoing_.left = framing == Framing::kLength ? length : 0;
+  outgoing_.open = framing == Framing::kChunked || framing == Framing::kUntilClose ||
+                   (framing == Framing::kLength && length > 0);
+}
+
+MessageId H1Codec::WriteRequest(Gather& out, const RequestHead& head,
+                                std::span<const Header> extra) {
+  CHECK(!server() && !exchange_open_ && !outgoing_.open);
+  ++id_;
+  if (state_ == State::kWaiting && !peer_ended_) BeginMessage();
+  exchange_open_ = true;
+  interim_count_ = 0;
+  to_head_ = head.method == "HEAD";
+  const Header* const host = Find(head.headers, KnownHeader::kHost);
+  const std::string_view authority =
+      host != nullptr && !host->dropped ? host->value : head.authority;
+
+  out.Copy(head.method);
+  out.Copy(" ");
+  out.Copy(head.target);
+  out.Copy(" HTTP/1.1\r\nhost: ");
+  out.Copy(authority);
+  out.Copy("\r\n");
+  WriteHeaders(out, head.headers);
+  WriteHeaders(out, extra);
+  const Framing framing =
+      head.framing == Framing::kUntilClose ? Framing::kChunked : head.framing;
+  Open(framing, head.content_length);
+  if (framing == Framing::kChunked) {
+    out.Copy("transfer-encoding: chunked\r\n");
+  } else if (framing == Framing::kLength || head.method == "POST" || head.method == "PUT" ||
+             head.method == "PATCH") {
+    out.Copy("content-length: ");
+    CopyNumber(out, outgoing_.left, 10);
+    out.Copy("\r\n");
+  }
+  if (closing_) out.Copy("connection: close\r\n");
+  out.Copy("\r\n");
+  return id_;
+}
+
+void H1Codec::WriteResponse(Gather& out, MessageId id, const ResponseHead& head,
+                            std::span<const Header> extra) {
+  CHECK(server() && id <= id_ && !answered_);   // A refused head has no id of its own.
+  answered_ = true;
+  const bool bodiless = head.status < 200 || head.status == 204 || head.status == 304;
+  Framing framing = head.framing;
+  if (framing == Framing::kUntilClose) framing = Framing::kChunked;
+  if (framing == Framing::kChunked && minor_version_ == 0) {
+    framing = Framing::kUntilClose;
+    keep_alive_ = false;
+  }
+  if (state_ == State::kFailed) keep_alive_ = false;
+
+  out.Copy("HTTP/1.1 ");
+  CopyNumber(out, head.status, 10);
+  out.Copy(" ");
+  const std::string_view reason = head.reason.empty() ? ReasonPhrase(head.status) : head.reason;
+  if (Writable(reason)) out.Copy(reason);
+  out.Copy("\r\n");
+  WriteHeaders(out, head.headers);
+  WriteHeaders(out, extra);
+  if (bodiless) {
+    framing = Framing::kNone;
+  } else if (framing == Framing::kChunked) {
+    out.Copy("transfer-encoding: chunked\r\n");
+  } else if (framing == Framing::kLength || (framing == Framing::kNone && !to_head_)) {
+    out.Copy("content-length: ");
+    CopyNumber(out, framing == Framing::kLength ? head.content_length : 0, 10);
+    out.Copy("\r\n");
+  }
+  Open(to_head_ ? Framing::kNone : framing, head.content_length);
+  if (!keep_alive_ || closing_ || peer_ended_) {
+    keep_alive_ = false;
+    out.Copy("connection: close\r\n");
+  } else if (minor_version_ == 0) {
+    out.Copy("connection: keep-alive\r\n");
+  }
+  out.Copy("\r\n");
+}
+
+void H1Codec::WriteContinue(Gather& out, MessageId id) {
+  CHECK(server() && id == id_);
+  if (answered_ || minor_version_ == 0) return;
+  out.Copy("HTTP/1.1 100 Continue\r\n\r\n");
+}
+
+void H1Codec::WriteBody(Gather& out, MessageId id, std::string_view data) {
+  CHECK(id <= id_);
+  if (!outgoing_.open || data.empty()) return;
+  switch (outgoing_.framing) {
+    case Framing::kNone:
+      return;
+    case Framing::kUntilClose:
+      return out.Reference(data);
+    case Framing::kChunked:
+      CopyNumber(out, data.size(), 16);
+      out.Copy("\r\n");
+      out.Reference(data);
+      return out.Copy("\r\n");
+    case Framing::kLength:
+      if (data.size() > outgoing_.left) {
+        data = data.substr(0, outgoing_.left);
+        keep_alive_ = false;
+      }
+      out.Reference(data);
+      outgoing_.left -= data.size();
+      if (outgoing_.left == 0) outgoing_.open = false;
+  }
+}
+
+void H1Codec::WriteEnd(Gather& out, MessageId id, std::span<const Header> trailers) {
+  CHECK(id <= id_);
+  if (!outgoing_.open) return;
+  outgoing_.open = false;
+  if (outgoing_.framing == Framing::kChunked) {
+    out.Copy("0\r\n");
+    WriteHeaders(out, trailers);
+    out.Copy("\r\n");
+  } else {
+    // Fewer bytes than announced, or an end that only closing shows.
+    keep_alive_ = false;
+  }
+}
+
+void H1Codec::WriteReset(Gather& out, MessageId id, uint32_t error_code) {
+  (void)out, (void)id, (void)error_code;
+  outgoing_.open = false;
+  keep_alive_ = false;
+  state_ = State::kFailed;
+}
+
+void H1Codec::StartClosing(Gather& out) {
+  (void)out;
+  closing_ = true;
+}
+
+}  // namespace penstock
