@@ -131,7 +131,7 @@ class BackendState {
   std::atomic<uint64_t> reports_old{0};
   std::atomic<uint64_t> reports_invalid{0};
   std::atomic<uint64_t> busy_answers{0};
-  std::array<std::atomic<uint64_t>, 3> checks{};          // Passed, failed, timed out.
+  std::array<std::atomic<uint64_t>, 4> checks{};          // By CheckResult.
 
  private:
   static constexpr size_t kReportWords = sizeof(LoadReport) / sizeof(uint64_t);

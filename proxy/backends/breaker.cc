@@ -151,7 +151,9 @@ bool Breaker::Move(uint64_t& from, const Word& to, BreakerCause cause, MonoTime 
   if (to.state == BreakerState::kOpen) opens_[Index(cause)].fetch_add(1, kRelaxed);
   if (to.state != BreakerState::kHalfOpen) ClearCounts();
   const std::lock_guard lock(record_mutex_);
-  record_[recorded_++ % kTransitionsKept] = {now, before, to.state, cause};
+  const uint64_t index = recorded_.load(kRelaxed);
+  record_[index % kTransitionsKept] = {now, before, to.state, cause};
+  recorded_.store(index + 1, kRelaxed);
   return true;
 }
 
@@ -307,8 +309,9 @@ void Breaker::ClearCounts() {
 std::vector<Breaker::Transition> Breaker::transitions() const {
   const std::lock_guard lock(record_mutex_);
   std::vector<Transition> transitions;
-  const uint64_t first = recorded_ > kTransitionsKept ? recorded_ - kTransitionsKept : 0;
-  for (uint64_t i = first; i < recorded_; ++i) transitions.push_back(record_[i % kTransitionsKept]);
+  const uint64_t end = recorded_.load(kRelaxed);
+  const uint64_t first = end > kTransitionsKept ? end - kTransitionsKept : 0;
+  for (uint64_t i = first; i < end; ++i) transitions.push_back(record_[i % kTransitionsKept]);
   return transitions;
 }
 

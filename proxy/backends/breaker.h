@@ -107,6 +107,7 @@ class Breaker {
     BreakerCause cause = BreakerCause::kAdmin;
   };
   std::vector<Transition> transitions() const;  // The last few, oldest first.
+  uint64_t recorded() const { return recorded_.load(std::memory_order_relaxed); }  // Ever.
   uint64_t transition_count(BreakerState from, BreakerState to) const;
   uint64_t open_count(BreakerCause cause) const { return Load(opens_[Index(cause)]); }
   uint64_t spared_count() const { return Load(spared_); }  // Not opened because of the cap.
@@ -135,7 +136,7 @@ class Breaker {
   std::atomic<uint64_t> spared_{0};
   mutable std::mutex record_mutex_;                        // Taken at transitions only.
   std::array<Transition, kTransitionsKept> record_{};
-  uint64_t recorded_ = 0;
+  std::atomic<uint64_t> recorded_{0};
 };
 
 }  // namespace penstock

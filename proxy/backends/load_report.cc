@@ -261,6 +261,7 @@ absl::StatusOr<LoadReport> ParseLoadLine(std::string_view line, lb::Rung rung, M
   for (const auto member : *object) {
     if (auto status = SetValue(report, member.key, member.value); !status.ok()) return status;
   }
+  if (!report.has_total()) return Refused("running, waiting", "neither", "at least one of them");
   return Checked(report);
 }
 

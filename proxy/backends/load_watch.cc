@@ -1,0 +1,141 @@
+#include "proxy/backends/load_watch.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "proxy/base/log.h"
+#include "proxy/base/status.h"
+
+namespace penstock {
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr uint32_t kDoublingsMax = 6;
+
+}  // namespace
+
+void LineSplitter::Clear() {
+  partial_.clear();
+  skipping_ = false;
+}
+
+LoadWatch::LoadWatch(const WatchSeams& seams, Backend& backend,
+                     const config::LoadReports& settings, absl::AnyInvocable<void()> on_silence)
+    : seams_(seams), backend_(backend), settings_(settings), stale_(ToMicros(settings.stale)),
+      on_silence_(std::move(on_silence)) {}
+
+void LoadWatch::Restart() {
+  speaking_ = unsupported_ = false;
+  failures_ = 0;
+  stream_.reset();
+  poll_.reset();
+  retry_.Cancel();
+  if (settings_.push) Connect();
+  SchedulePoll();
+}
+
+FetchOptions LoadWatch::Options(std::string target) const {
+  FetchOptions options;
+  options.target = std::move(target);
+  options.authority = backend_.authority;
+  options.headers = {{"accept", "application/x-ndjson, application/json"}};
+  options.body_bytes = kLoadLineMax;
+  return options;
+}
+
+void LoadWatch::Connect() {
+  lines_.Clear();
+  complained_ = false;
+  reports_ = 0;
+  connected_ = seams_.now();
+  const char separator = settings_.path.find('?') == std::string::npos ? '?' : '&';
+  FetchOptions options = Options(settings_.path + separator + "watch=1");
+  // A stream that says nothing for longer is dialled anew: its other end may have
+  // gone without a word.
+  options.idle_timeout = std::max(3 * stale_, 5 * kSecond);
+  options.on_data = [this](std::string_view data) { OnData(data); };
+  stream_ = Fetch::Start(seams_.dialer, seams_.deadlines, backend_.address(), std::move(options),
+                         [this](absl::StatusOr<FetchResult> result) { OnStreamEnd(result); });
+}
+
+void LoadWatch::OnData(std::string_view data) {
+  const size_t too_long = lines_.Feed(data, [this](std::string_view line) { OnLine(line); });
+  backend_.state.reports_invalid.fetch_add(too_long, kRelaxed);
+}
+
+void LoadWatch::OnLine(std::string_view line) { Take(line, lb::Rung::kPush); }
+
+void LoadWatch::Take(std::string_view line, lb::Rung rung) {
+  const auto report = ParseLoadLine(line, rung, seams_.now());
+  if (!report.ok()) {
+    backend_.state.reports_invalid.fetch_add(1, kRelaxed);
+    if (!std::exchange(complained_, true)) {
+      LogWarn("backend {}/{} at {}: {}", backend_.pool, backend_.name, backend_.authority,
+              S(report.status().message()));
+    }
+    return;
+  }
+  if (rung == lb::Rung::kPush) {
+    // A break without a check to answer it (checks are off) is answered by the next report.
+    if (reports_++ == 0) backend_.state.suspect.store(false, kRelaxed);
+    speaking_ = true;
+    last_line_ = seams_.now();
+  }
+  backend_.state.PublishReport(*report, stale_, true);
+}
+
+void LoadWatch::OnStreamEnd(const absl::StatusOr<FetchResult>& result) {
+  const bool was_speaking = std::exchange(speaking_, false);
+  const bool proven = reports_ > 0 && seams_.now() - connected_ >= kProven;
+  // A whole answer that is no stream: this engine does not push.
+  const bool no_push = result.ok() && reports_ <= 1 && !proven;
+  unsupported_ = no_push && reports_ == 0;
+  if (proven) failures_ = 0;
+  MonoTime wait = 0;
+  if (no_push) {
+    wait = kRetryUnsupported;
+    backend_.state.suspect.store(false, kRelaxed);
+  } else if (!proven) {
+    wait = std::min(kRetryFirst << std::min(failures_++, kDoublingsMax), kRetryMost);
+  }
+  retry_ = seams_.timers.After(seams_.Jittered(wait), [this] { Connect(); });
+  if (was_speaking && !no_push) OnSilence("its load stream ended");
+  stream_.reset();
+}
+
+void LoadWatch::OnSilence(std::string_view what) {
+  LogInfo("backend {}/{} at {}: {}; checking it, others are used first", backend_.pool,
+          backend_.name, backend_.authority, what);
+  backend_.state.suspect.store(true, kRelaxed);
+  on_silence_();
+}
+
+void LoadWatch::Tick() {
+  if (!speaking_ || seams_.now() - last_line_ <= stale_) return;
+  speaking_ = false;
+  OnSilence("its load stream fell silent");
+}
+
+void LoadWatch::SchedulePoll() {
+  const MonoTime configured = ToMicros(settings_.poll);
+  if (configured == 0 && !settings_.push) return;
+  const MonoTime interval = configured > 0 ? configured : kPollDefault;
+  poll_timer_ = seams_.timers.After(seams_.Jittered(interval), [this, configured] {
+    const bool wanted = configured > 0 || (!speaking_ && !unsupported_);
+    if (wanted && poll_ == nullptr) Poll();
+    SchedulePoll();
+  });
+}
+
+void LoadWatch::Poll() {
+  poll_ = Fetch::Start(seams_.dialer, seams_.deadlines, backend_.address(),
+                       Options(settings_.path),
+                       [this](absl::StatusOr<FetchResult> result) { OnPolled(result); });
+}
+
+void LoadWatch::OnPolled(const absl::StatusOr<FetchResult>& result) {
+  if (result.ok() && result->status == 200) Take(result->body, lb::Rung::kPoll);
+  poll_.reset();
+}
+
+}  // namespace penstock
