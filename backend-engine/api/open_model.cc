@@ -1,0 +1,205 @@
+#include "backend-engine/api/open_model.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "backend-engine/exec/cpu_runner.h"
+#include "backend-engine/exec/emulated_runner.h"
+#include "backend-engine/load/checkpoint.h"
+#include "backend-engine/load/json_file.h"
+#include "proxy/base/status.h"
+
+namespace penstock::engine {
+namespace {
+
+constexpr size_t kConfigBytesMax = 4 << 20;
+constexpr size_t kPlainTokensMax = 1024;
+constexpr int32_t kCpuStepTokens = 512;
+constexpr int32_t kEmulatedStepTokens = 2048;
+
+// The device that `auto` means here, or the one asked for; the note says why.
+struct Device {
+  std::string name;
+  std::string note;
+};
+
+absl::StatusOr<Device> ChooseDevice(const ServeOptions& options) {
+  if (options.device == "cuda") {
+    return absl::InvalidArgumentError(
+        "--device cuda: this build has no CUDA device; take --device cpu or auto");
+  }
+  if (options.device == "auto") {
+    return Device{"cpu", "device cpu (auto: this build has no CUDA device)"};
+  }
+  return Device{options.device, fmt::format("device {}", options.device)};
+}
+
+absl::StatusOr<ParsedConfig> ReadConfig(const std::string& dir, std::string_view name) {
+  auto config = ReadWholeFile(dir + "/config.json", kConfigBytesMax);
+  if (!config.ok()) return config.status();
+  auto generation = ReadWholeFile(dir + "/generation_config.json", kConfigBytesMax);
+  if (!generation.ok() && !absl::IsNotFound(generation.status())) return generation.status();
+  return ParseModelConfig(*config, generation.ok() ? *generation : "", name);
+}
+
+// generation_config.json's wishes as the defaults of requests that say nothing.
+SamplingParams DefaultSampling(const GenerationDefaults& defaults) {
+  SamplingParams sampling;
+  const auto set = [](float& target, std::optional<double> value) {
+    if (value) target = static_cast<float>(*value);
+  };
+  set(sampling.temperature, defaults.temperature);
+  set(sampling.top_p, defaults.top_p);
+  set(sampling.min_p, defaults.min_p);
+  set(sampling.repetition_penalty, defaults.repetition_penalty);
+  if (defaults.top_k) sampling.top_k = static_cast<int32_t>(std::max<int64_t>(*defaults.top_k, 0));
+  return sampling;
+}
+
+// FNV-1a: an emulated model has no weights, but its configuration tells it from others.
+uint64_t HashOfText(std::string_view text) {
+  uint64_t hash = 0xCBF29CE484222325u;
+  for (const char c : text) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001B3u;
+  return hash;
+}
+
+absl::Status ReadText(const std::string& dir, ServedModel& model) {
+  auto tokenizer = Tokenizer::Load(dir);
+  if (!tokenizer.ok()) return tokenizer.status();
+  model.tokenizer = *std::move(tokenizer);
+  for (int32_t id = 0; id < model.tokenizer->vocab_size(); ++id) {
+    const std::string_view bytes = model.tokenizer->TokenBytes(id);
+    model.token_bytes_max = std::max(model.token_bytes_max, bytes.size());
+    if (model.tokenizer->IsSpecial(id) && !bytes.empty()) model.special_texts.emplace_back(bytes);
+  }
+  auto chat = ChatTemplate::Load(dir);
+  if (!chat.ok() && !absl::IsNotFound(chat.status())) return chat.status();
+  if (chat.ok()) model.chat = *std::move(chat);
+  return absl::OkStatus();
+}
+
+void FillModel(const ParsedConfig& config, const ServeOptions& options, ServedModel& model) {
+  model.max_length = static_cast<int32_t>(std::min<int64_t>(config.model.max_positions, 1 << 30));
+  if (options.max_length > 0) model.max_length = std::min(model.max_length, options.max_length);
+  model.limits.vocab_size = static_cast<int32_t>(config.model.vocab_size);
+  model.limits.defaults = DefaultSampling(config.generation);
+  if (config.generation.max_new_tokens) {
+    model.default_max_tokens =
+        static_cast<int32_t>(std::clamp<int64_t>(*config.generation.max_new_tokens, 1, 1 << 30));
+  }
+  model.eos = config.model.eos_token_ids;
+}
+
+// Words to answer with where nothing is computed: a space and lower-case letters.
+std::vector<int32_t> PlainTokens(const ServedModel& model) {
+  std::vector<int32_t> plain;
+  const auto vocabulary =
+      std::min<int64_t>(model.tokenizer->vocab_size(), model.limits.vocab_size);
+  for (int32_t id = 0; id < vocabulary && plain.size() < kPlainTokensMax; ++id) {
+    const std::string_view bytes = model.tokenizer->TokenBytes(id);
+    const bool word = bytes.size() > 2 && bytes.front() == ' ' &&
+                      std::all_of(bytes.begin() + 1, bytes.end(),
+                                  [](char c) { return c >= 'a' && c <= 'z'; });
+    if (word) plain.push_back(id);
+  }
+  if (plain.empty()) plain.push_back(0);
+  return plain;
+}
+
+absl::StatusOr<OpenedModel> OpenEmulated(const ServeOptions& options) {
+  OpenedModel opened;
+  const std::string name = NameOfFolder(options.model);
+  auto config = ReadConfig(options.model, name);
+  if (!config.ok()) return config.status();
+  FillModel(*config, options, opened.model);
+  if (absl::Status status = ReadText(options.model, opened.model); !status.ok()) return status;
+  opened.model.weights = fmt::format("{:016x}", HashOfText("emulated " + name));
+  opened.model.dtype = "none";
+
+  EmulatedOptions emulated;
+  emulated.timing = FindTimingTable(options.timing).value_or(TimingTable{});
+  emulated.speed = options.speed;
+  emulated.tensor_parallel = options.tensor_parallel;
+  emulated.block_tokens = options.block_tokens;
+  emulated.block_count = options.kv_blocks;
+  emulated.max_step_tokens = options.step_tokens > 0 ? options.step_tokens : kEmulatedStepTokens;
+  emulated.max_sequences = options.max_running;
+  emulated.vocab_size = opened.model.limits.vocab_size;
+  emulated.plain_tokens = PlainTokens(opened.model);
+  opened.runner = std::make_unique<EmulatedRunner>(std::move(emulated));
+  return opened;
+}
+
+absl::StatusOr<OpenedModel> OpenOnCpu(const ServeOptions& options,
+                                      const std::function<void(double)>& progress) {
+  OpenedModel opened;
+  auto checkpoint = Checkpoint::Open(options.model);
+  if (!checkpoint.ok()) return checkpoint.status();
+  FillModel({(*checkpoint)->config(), (*checkpoint)->generation_defaults()}, options, opened.model);
+  if (absl::Status status = ReadText(options.model, opened.model); !status.ok()) return status;
+  opened.model.weights = (*checkpoint)->weights_hash_hex();
+  opened.model.dtype = options.dtype;
+
+  CpuRunnerOptions cpu;
+  cpu.ranks = options.tensor_parallel;
+  if (options.dtype == "float32") cpu.dtype = DType::kF32;
+  if (options.dtype == "bf16") cpu.dtype = DType::kBf16;
+  cpu.block_tokens = options.block_tokens;
+  cpu.block_count = options.kv_blocks;
+  cpu.kv_bytes = options.kv_bytes;
+  cpu.max_step_tokens = options.step_tokens > 0 ? options.step_tokens : kCpuStepTokens;
+  cpu.max_sequences = options.max_running;
+  cpu.max_length = opened.model.max_length;
+  cpu.progress = [&progress](int64_t done, int64_t total) {
+    progress(total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 0);
+  };
+  std::string error;
+  auto runner = CpuRunner::Create((*checkpoint)->config(), (*checkpoint)->source(), cpu, error);
+  if (runner == nullptr) return absl::InvalidArgumentError(error);
+  if (absl::Status status = (*checkpoint)->CheckUnchanged(); !status.ok()) return status;
+  opened.runner = std::move(runner);
+  return opened;
+}
+
+void NameModel(const ServeOptions& options, ServedModel& model) {
+  model.names = options.served_names;
+  if (model.names.empty()) model.names.push_back(NameOfFolder(options.model));
+  if (!model.emulated()) return;
+  // Nobody shall take made-up words for a model's; requests may leave the mark out.
+  model.aliases = model.names;
+  for (std::string& name : model.names) name += "-emulated";
+}
+
+}  // namespace
+
+std::string NameOfFolder(std::string_view path) {
+  while (path.size() > 1 && path.ends_with('/')) path.remove_suffix(1);
+  const size_t slash = path.rfind('/');
+  if (slash != std::string_view::npos && slash + 1 < path.size()) path.remove_prefix(slash + 1);
+  return std::string(path);
+}
+
+absl::StatusOr<OpenedModel> OpenModel(const ServeOptions& options, absl::Time now,
+                                      std::function<void(double)> progress) {
+  const auto device = ChooseDevice(options);
+  if (!device.ok()) return device.status();
+  auto opened =
+      device->name == "emulated" ? OpenEmulated(options) : OpenOnCpu(options, progress);
+  if (!opened.ok()) return opened;
+
+  ServedModel& model = opened->model;
+  const RunnerInfo& info = opened->runner->info();
+  model.device = info.device;
+  model.tensor_parallel = info.tensor_parallel;
+  model.block_tokens = info.block_tokens;
+  model.created = absl::ToUnixSeconds(now);
+  model.fingerprint = fmt::format("fp_{}_tp{}", model.weights.substr(0, 10), info.tensor_parallel);
+  NameModel(options, model);
+  opened->device_note = device->note;
+  return opened;
+}
+
+}  // namespace penstock::engine

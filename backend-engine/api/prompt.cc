@@ -1,0 +1,224 @@
+#include "backend-engine/api/prompt.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <iterator>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "backend-engine/api/json_text.h"
+#include "proxy/base/status.h"
+
+namespace penstock::engine {
+namespace {
+
+// A client's text may spell a special token ("<|im_end|>"); it must stay text, or
+// a message could end itself and begin another. So before the template is
+// rendered such spellings are replaced by references between two private-use
+// characters, and when the rendered text is encoded they are put back as plain
+// text. The two characters themselves are replaced likewise.
+constexpr std::string_view kOpen = "\xEF\xA3\xB0";   // U+F8F0
+constexpr std::string_view kClose = "\xEF\xA3\xB1";  // U+F8F1
+
+class Spellings {
+ public:
+  explicit Spellings(const ServedModel& model) : model_(model) {
+    for (size_t index = 0; index < model.special_texts.size() + 2; ++index) {
+      begins_[static_cast<uint8_t>(Text(index).front())] = true;
+    }
+  }
+
+  // `text` with references in place of what must not be read as a special token.
+  std::string Hide(std::string_view text) {
+    std::string out;
+    while (!text.empty()) {
+      const size_t index = At(text);
+      if (index == kNone) {
+        out += text.front();
+        text.remove_prefix(1);
+        continue;
+      }
+      fmt::format_to(std::back_inserter(out), "{}{}{}", kOpen, index, kClose);
+      text.remove_prefix(Text(index).size());
+      any_ = true;
+    }
+    return out;
+  }
+
+  // The tokens of a rendered template whose messages went through Hide().
+  absl::StatusOr<TokenIds> Encode(std::string_view rendered) const {
+    const Tokenizer& tokenizer = *model_.tokenizer;
+    if (!any_) return tokenizer.Encode(rendered, false, /*allow_special=*/true);
+    TokenIds ids;
+    while (!rendered.empty()) {
+      const size_t open = std::min(rendered.find(kOpen), rendered.size());
+      if (absl::Status status = Append(rendered.substr(0, open), true, ids); !status.ok()) {
+        return status;
+      }
+      rendered.remove_prefix(open);
+      if (rendered.empty()) break;
+      rendered.remove_prefix(kOpen.size());
+      const size_t close = std::min(rendered.find(kClose), rendered.size());
+      size_t index = kNone;
+      std::from_chars(rendered.data(), rendered.data() + close, index);
+      // A template that cuts text apart may have cut a reference; what is left of it is dropped.
+      rendered.remove_prefix(std::min(close + kClose.size(), rendered.size()));
+      if (index >= model_.special_texts.size() + 2) continue;
+      if (absl::Status status = Append(Text(index), false, ids); !status.ok()) return status;
+    }
+    return ids;
+  }
+
+ private:
+  static constexpr size_t kNone = static_cast<size_t>(-1);
+
+  std::string_view Text(size_t index) const {
+    if (index < 2) return index == 0 ? kOpen : kClose;
+    return model_.special_texts[index - 2];
+  }
+
+  size_t At(std::string_view text) const {
+    if (!begins_[static_cast<uint8_t>(text.front())]) return kNone;
+    if (text.starts_with(kOpen)) return 0;
+    if (text.starts_with(kClose)) return 1;
+    for (size_t index = 0; index < model_.special_texts.size(); ++index) {
+      if (text.starts_with(model_.special_texts[index])) return index + 2;
+    }
+    return kNone;
+  }
+
+  absl::Status Append(std::string_view text, bool allow_special, TokenIds& ids) const {
+    if (text.empty()) return absl::OkStatus();
+    auto part = model_.tokenizer->Encode(text, false, allow_special);
+    if (!part.ok()) return part.status();
+    ids.insert(ids.end(), part->begin(), part->end());
+    return absl::OkStatus();
+  }
+
+  const ServedModel& model_;
+  std::array<bool, 256> begins_{};  // By the first byte of a spelling.
+  bool any_ = false;
+};
+
+absl::StatusOr<TokenIds> EncodeChat(const ServedModel& model,
+                                    const std::vector<ChatMessage>& messages, absl::Time now) {
+  Spellings spellings(model);
+  std::string json = "[";
+  for (const ChatMessage& message : messages) {
+    if (json.size() > 1) json += ',';
+    json += R"({"role":)";
+    AppendJsonString(json, message.role);
+    json += R"(,"content":)";
+    AppendJsonString(json, spellings.Hide(message.content));
+    json += '}';
+  }
+  json += ']';
+  auto rendered = model.chat->Render({.messages_json = json, .now = now});
+  if (!rendered.ok()) return rendered.status();
+  return spellings.Encode(*rendered);
+}
+
+absl::StatusOr<TokenIds> EncodePrompt(const ServedModel& model, const Prompt& prompt) {
+  if (const TokenIds* ids = std::get_if<TokenIds>(&prompt)) return *ids;
+  // A raw prompt is what its sender wrote it to be: special tokens count as such.
+  return model.tokenizer->Encode(std::get<std::string>(prompt), /*add_special=*/true,
+                                 /*allow_special=*/true);
+}
+
+std::string EchoOf(const ServedModel& model, const Prompt& prompt) {
+  if (const std::string* text = std::get_if<std::string>(&prompt)) return *text;
+  return model.tokenizer->Decode(std::get<TokenIds>(prompt), /*skip_special=*/true);
+}
+
+// No token stands for more than token_bytes_max bytes, so some texts are too long
+// at a glance, before anything slow is done with them.
+std::optional<ApiError> FitAtAGlance(const ServedModel& model, const AnswerSettings& settings,
+                                     size_t bytes) {
+  const size_t least = bytes / std::max<size_t>(model.token_bytes_max, 1);
+  if (least < static_cast<size_t>(model.max_length)) return std::nullopt;
+  return ApiError{.code = "context_length_exceeded",
+                  .param = settings.chat ? "messages" : "prompt",
+                  .message = fmt::format("the prompt is at least {} tokens long; this model takes "
+                                         "{} tokens, prompt and answer together",
+                                         least, model.max_length)};
+}
+
+// Sets the length of the answer, or says why there is no room for it.
+std::optional<ApiError> FitLength(const ServedModel& model, const AnswerSettings& settings,
+                                  PreparedPrompt& prompt) {
+  const char* param = settings.chat ? "messages" : "prompt";
+  const auto length = static_cast<int64_t>(prompt.ids.size());
+  if (length == 0) return BadField(param, fmt::format("{} holds no tokens", param));
+  const int64_t room = model.max_length - length;
+  if (room < 1) {
+    return ApiError{.code = "context_length_exceeded",
+                    .param = param,
+                    .message = fmt::format("the prompt is {} tokens long; this model takes {} "
+                                           "tokens, prompt and answer together",
+                                           length, model.max_length)};
+  }
+  if (settings.max_tokens && *settings.max_tokens > room) {
+    return ApiError{
+        .code = "context_length_exceeded",
+        .param = "max_tokens",
+        .message = fmt::format("max_tokens is {} and the prompt is {} tokens long; this model takes "
+                               "{} tokens together, so max_tokens may be up to {} here",
+                               *settings.max_tokens, length, model.max_length, room)};
+  }
+  constexpr int32_t kCompletionTokens = 16;  // What the API promises where nothing is asked.
+  const int64_t otherwise =
+      settings.chat ? model.default_max_tokens.value_or(model.max_length) : kCompletionTokens;
+  prompt.max_tokens = settings.max_tokens.value_or(static_cast<int32_t>(std::min(otherwise, room)));
+  return std::nullopt;
+}
+
+}  // namespace
+
+size_t TextBytes(const OpenAiRequest& request) {
+  size_t bytes = 0;
+  for (const ChatMessage& message : request.messages) bytes += message.content.size();
+  for (const Prompt& prompt : request.prompts) {
+    if (const std::string* text = std::get_if<std::string>(&prompt)) bytes += text->size();
+  }
+  return bytes;
+}
+
+std::optional<std::vector<PreparedPrompt>> PreparePrompts(const ServedModel& model,
+                                                          const OpenAiRequest& request,
+                                                          absl::Time now,
+                                                          std::optional<ApiError>& error) {
+  std::vector<PreparedPrompt> prepared;
+  const auto add = [&](absl::StatusOr<TokenIds> ids, std::string echo) {
+    if (!ids.ok()) {
+      error = BadField(request.settings.chat ? "messages" : "prompt",
+                       std::string(S(ids.status().message())));
+      return;
+    }
+    PreparedPrompt& prompt = prepared.emplace_back();
+    prompt.ids = *std::move(ids);
+    prompt.echo = std::move(echo);
+    error = FitLength(model, request.settings, prompt);
+  };
+  if (request.settings.chat) {
+    if (model.chat == nullptr) {
+      error = ApiError{.message = "this model has no chat template; use /v1/completions"};
+      return std::nullopt;
+    }
+    error = FitAtAGlance(model, request.settings, TextBytes(request));
+    if (!error) add(EncodeChat(model, request.messages, now), "");
+  }
+  for (const Prompt& prompt : request.prompts) {
+    const std::string* text = std::get_if<std::string>(&prompt);
+    if (!error && text != nullptr) error = FitAtAGlance(model, request.settings, text->size());
+    if (error) break;
+    add(EncodePrompt(model, prompt), request.settings.echo ? EchoOf(model, prompt) : "");
+  }
+  if (error) return std::nullopt;
+  return prepared;
+}
+
+}  // namespace penstock::engine

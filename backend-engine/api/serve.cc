@@ -1,0 +1,211 @@
+#include "backend-engine/api/serve.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <random>
+#include <thread>
+#include <utility>
+
+#include "backend-engine/api/open_model.h"
+#include "backend-engine/api/progress_line.h"
+#include "backend-engine/api/service.h"
+#include "proxy/base/log.h"
+#include "proxy/base/status.h"
+
+namespace penstock::engine {
+namespace {
+
+// Between the last answer and the exit, for bytes on their way to clients.
+constexpr MonoTime kLastBytes = 100 * kMillisecond;
+constexpr MonoTime kProgressTick = 200 * kMillisecond;
+
+void Print(FILE* stream, std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), stream);
+  std::fflush(stream);
+}
+
+void PrintError(std::string_view message) {
+  Print(stderr, fmt::format("penstock-engine: {}\n", message));
+}
+
+LogLevel LevelOf(std::string_view name) {
+  if (name == "debug") return LogLevel::kDebug;
+  if (name == "warn") return LogLevel::kWarn;
+  return name == "error" ? LogLevel::kError : LogLevel::kInfo;
+}
+
+EngineOptions MakeEngineOptions(const ServeOptions& options, const OpenedModel& opened) {
+  return {.queue_max = options.queue,
+          .max_running = options.max_running,
+          .step_tokens = opened.runner->info().max_step_tokens,
+          .max_length = opened.model.max_length};
+}
+
+ServiceOptions MakeServiceOptions(const ServeOptions& options, absl::Time now) {
+  std::random_device device;
+  return {.name = options.served_names.empty() ? NameOfFolder(options.model)
+                                               : options.served_names.front(),
+          .version = kVersion,
+          .metric_names =
+              options.metrics_compat == "vllm" ? MetricNames::kVllm : MetricNames::kPenstock,
+          .epoch = static_cast<uint64_t>(absl::ToUnixMillis(now)),
+          .seed = (uint64_t{device()} << 32) | device(),
+          .answers_max = static_cast<size_t>(options.max_running + options.queue) + 16};
+}
+
+// The parts of a serving process, in the order in which they may be taken apart
+// from the end: the engine first, which calls the service; the loop last.
+class Process {
+ public:
+  Process(const ServeOptions& options, std::unique_ptr<Loop> loop)
+      : options_(options),
+        loop_(std::move(loop)),
+        started_(loop_->wall_now()),
+        progress_("loading " + NameOfFolder(options.model), isatty(STDERR_FILENO) != 0) {}
+  ~Process() {
+    if (loader_.joinable()) loader_.join();
+  }
+
+  int Run();
+
+ private:
+  absl::Status Listen();
+  void Load();
+  void OnLoaded(absl::StatusOr<OpenedModel> opened);
+  void OnReady(const absl::Status& status);
+  void ShowProgress();
+  void OnStopSignal();
+  void Leave();
+  void FailWith(std::string_view message);
+
+  const ServeOptions& options_;
+  const std::unique_ptr<Loop> loop_;
+  const absl::Time started_;
+  std::unique_ptr<HttpServer> server_;
+  std::optional<OpenedModel> opened_;
+  std::optional<Service> service_;
+  std::unique_ptr<Engine> engine_;
+
+  ProgressLine progress_;
+  TimerQueue::Timer progress_timer_;
+  TimerQueue::Timer drain_timer_;
+  std::atomic<double> loaded_{0};
+  std::thread loader_;
+  bool loading_ = true;
+  bool draining_ = false;
+  int exit_status_ = 0;
+};
+
+int Process::Run() {
+  service_.emplace(*loop_, MakeServiceOptions(options_, started_));
+  if (absl::Status status = Listen(); !status.ok()) {
+    PrintError(S(status.message()));
+    return 1;
+  }
+  const auto terminate = loop_->OnSignal(SIGTERM, [this] { OnStopSignal(); });
+  const auto interrupt = loop_->OnSignal(SIGINT, [this] { OnStopSignal(); });
+  ShowProgress();
+  loader_ = std::thread([this] { Load(); });
+  loop_->Run();
+  return exit_status_;
+}
+
+absl::Status Process::Listen() {
+  auto address = Address::Parse(options_.listen);
+  if (!address.ok()) {
+    return absl::InvalidArgumentError(fmt::format(
+        "--listen {}: not an address; an IP address and a port are needed, like 127.0.0.1:9001",
+        options_.listen));
+  }
+  auto server = HttpServer::Listen(*loop_, *address, HttpServerOptions(),
+                                   [this](HttpRequest request, std::unique_ptr<HttpAnswer> answer) {
+                                     service_->Handle(std::move(request), std::move(answer));
+                                   });
+  if (!server.ok()) return server.status();
+  server_ = *std::move(server);
+  return absl::OkStatus();
+}
+
+// On the loader's thread.
+void Process::Load() {
+  auto opened = std::make_shared<absl::StatusOr<OpenedModel>>(OpenModel(
+      options_, started_, [this](double share) { loaded_.store(share); }));
+  loop_->Post([this, opened] { OnLoaded(std::move(*opened)); });
+}
+
+void Process::OnLoaded(absl::StatusOr<OpenedModel> opened) {
+  loader_.join();
+  loading_ = false;
+  progress_timer_.Cancel();
+  Print(stderr, progress_.End());
+  if (!opened.ok()) return FailWith(S(opened.status().message()));
+  opened_.emplace(*std::move(opened));
+  LogInfo("{}: {}, {} ranks, {} KV blocks of {} tokens", opened_->model.names.front(),
+          opened_->device_note, opened_->model.tensor_parallel,
+          opened_->runner->info().block_count, opened_->model.block_tokens);
+  const EngineOptions engine_options = MakeEngineOptions(options_, *opened_);
+  engine_ = std::make_unique<Engine>(std::move(opened_->runner), engine_options, service_->sink(),
+                                     service_->on_load());
+  service_->Ready(opened_->model, *engine_, [this](absl::Status status) { OnReady(status); });
+}
+
+void Process::OnReady(const absl::Status& status) {
+  if (!status.ok()) {
+    return FailWith(fmt::format("the self test failed, no token could be generated: {}",
+                                S(status.message())));
+  }
+  Print(stdout, fmt::format("ready on http://{}\n", server_->address().text));
+}
+
+void Process::FailWith(std::string_view message) {
+  PrintError(message);
+  exit_status_ = 1;
+  loop_->Stop();
+}
+
+void Process::ShowProgress() {
+  const double share = loaded_.load();
+  service_->SetProgress(share);
+  Print(stderr, progress_.At(share, loop_->now()));
+  progress_timer_ = loop_->timers().After(kProgressTick, [this] { ShowProgress(); });
+}
+
+void Process::OnStopSignal() {
+  if (loading_ || draining_) {
+    // Nothing is in progress yet, or somebody asks a second time. A thread that
+    // reads weights cannot be called off, so the process ends under it.
+    Print(stderr, progress_.End());
+    LogInfo("stopping at once");
+    std::_Exit(0);
+  }
+  draining_ = true;
+  LogInfo("draining: {} answers in progress", service_->answers());
+  drain_timer_ = loop_->timers().After(options_.drain_seconds * kSecond, [this] {
+    LogWarn("{} answers cut after {} s of draining", service_->answers(), options_.drain_seconds);
+    service_->CutAll();
+    Leave();
+  });
+  service_->Drain([this] { Leave(); });
+}
+
+void Process::Leave() {
+  service_->EndWatches();
+  drain_timer_ = loop_->timers().After(kLastBytes, [this] { loop_->Stop(); });
+}
+
+}  // namespace
+
+int Serve(const ServeOptions& options) {
+  SetLogLevel(LevelOf(options.log_level));
+  return Process(options, Loop::Create()).Run();
+}
+
+}  // namespace penstock::engine

@@ -1,0 +1,109 @@
+#include "backend-engine/api/serve_options.h"
+
+#include <CLI/CLI.hpp>
+
+#include <limits>
+
+#ifndef PENSTOCK_VERSION
+#define PENSTOCK_VERSION "0.1.0"
+#endif
+
+namespace penstock::engine {
+
+const char kVersion[] = PENSTOCK_VERSION;
+
+namespace {
+
+constexpr int32_t kMany = 1 << 20;
+
+void AddModelOptions(CLI::App& serve, ServeOptions& options) {
+  serve.add_option("--model", options.model,
+                   "Folder with config.json, tokenizer.json and *.safetensors")
+      ->required();
+  serve.add_option("--served-model-name", options.served_names,
+                   "Name that clients ask for; may be given several times [the folder's name]")
+      ->allow_extra_args(false)
+      ->expected(1)
+      ->take_all();
+  serve.add_option("--max-length", options.max_length,
+                   "Tokens of prompt and answer together [what the model allows]")
+      ->check(CLI::Range(1, std::numeric_limits<int32_t>::max()));
+  serve.add_option("--dtype", options.dtype, "Numbers of the weights in memory; auto: as stored")
+      ->check(CLI::IsMember({"auto", "bf16", "float32"}))
+      ->capture_default_str();
+}
+
+void AddDeviceOptions(CLI::App& serve, ServeOptions& options) {
+  serve.add_option("--device", options.device, "Where to compute")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda", "emulated"}))
+      ->capture_default_str();
+  serve.add_option("--tensor-parallel", options.tensor_parallel, "Ranks the model is split over")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  serve.add_option("--timing", options.timing, "Emulated device: whose speed")
+      ->check(CLI::IsMember({"h200", "v100", "instant"}))
+      ->capture_default_str();
+  serve.add_option("--speed", options.speed, "Emulated device: factor on that speed; 0.5 is half")
+      ->check(CLI::Range(0.001, 1000.0))
+      ->capture_default_str();
+}
+
+void AddScheduleOptions(CLI::App& serve, ServeOptions& options) {
+  serve.add_option("--max-running", options.max_running, "Sequences computed side by side")
+      ->check(CLI::Range(1, kMany))
+      ->capture_default_str();
+  serve.add_option("--queue", options.queue, "Sequences that may wait; one more gets 429")
+      ->check(CLI::Range(1, kMany))
+      ->capture_default_str();
+  serve.add_option("--step-tokens", options.step_tokens,
+                   "Tokens of one step [512 on a CPU, 2048 emulated]")
+      ->check(CLI::Range(1, kMany));
+  serve.add_option("--block-tokens", options.block_tokens, "Tokens of one KV block")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  auto* blocks = serve.add_option("--kv-blocks", options.kv_blocks, "Blocks of the KV cache")
+                     ->check(CLI::Range(1, std::numeric_limits<int32_t>::max()));
+  serve.add_option("--kv-bytes", options.kv_bytes,
+                   "Memory of the KV cache, all ranks together; 512MiB, 4GiB")
+      ->transform(CLI::AsSizeValue(false))
+      ->excludes(blocks)
+      ->capture_default_str();
+}
+
+void AddProcessOptions(CLI::App& serve, ServeOptions& options) {
+  serve.add_option("--listen", options.listen, "IP address and port; port 0 takes a free one")
+      ->capture_default_str();
+  serve.add_option("--metrics-compat", options.metrics_compat,
+                   "Metric names of another engine instead of our own")
+      ->check(CLI::IsMember({"vllm"}));
+  serve.add_option("--log-level", options.log_level, "What is logged on standard error")
+      ->check(CLI::IsMember({"debug", "info", "warn", "error"}))
+      ->capture_default_str();
+  serve.add_option("--drain-seconds", options.drain_seconds,
+                   "Time that SIGTERM leaves to answers in progress")
+      ->check(CLI::Range(0, 86400))
+      ->capture_default_str();
+}
+
+}  // namespace
+
+std::variant<ServeOptions, int> ParseCommandLine(int argc, char** argv) {
+  ServeOptions options;
+  CLI::App app("penstock-engine: serves a model behind the OpenAI API", "penstock-engine");
+  app.set_version_flag("--version", kVersion);
+  app.require_subcommand(1);
+  CLI::App* serve = app.add_subcommand("serve", "Load a model and serve it");
+  AddModelOptions(*serve, options);
+  AddDeviceOptions(*serve, options);
+  AddScheduleOptions(*serve, options);
+  AddProcessOptions(*serve, options);
+  // CLI11 reports by exception, help and version too; this is where they end.
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  return options;
+}
+
+}  // namespace penstock::engine
