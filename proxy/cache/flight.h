@@ -9,50 +9,83 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "absl/functional/any_invocable.h"
-#include "proxy/base/time.h"
-
 namespace penstock {
 
-class Flight : public std::enable_shared_from_this<Flight> {
+class Flight {
  public:
   enum class State : uint8_t {
     kWaiting,    // No byte of the answer yet.
     kStreaming,  // The head is there, chunks follow.
     kComplete,
-    kFailed,     // Readers that had begun must cut; see Promote for the others.
+    kFailed,     // Readers must fail or, if they had begun, cut.
   };
+  using Chunk = std::shared_ptr<const std::string>;
 
-  explicit Flight(size_t bytes_max) : bytes_max_(bytes_max) {}
+  explicit Flight(size_t bytes_max, size_t readers_max = 1024)
+      : bytes_max_(bytes_max), readers_max_(readers_max) {}
 
   // --- the leader ---
   void Begin(uint16_t status, std::string_view content_type);
   // Past bytes_max the flight takes no new readers and will not be cached; those
-  // it has read on, and chunks that all of them have read are dropped.
+  // it has read on, and what all of them have read is dropped. A reader that is
+  // more than kLagMax times bytes_max behind fails.
   void Append(std::string_view bytes);
   void Complete();
   // The backend failed, or the leader gives up. In kWaiting the reader that came
-  // first is told to lead (Reader::promoted) and the flight stays open; with no
+  // first is told to lead (Step::promoted) and the flight stays open; with no
   // reader, or later, the flight fails.
   void Abandon();
+
   bool has_readers() const;
   bool over_limit() const;
-
   State state() const;
   uint16_t status() const;
   std::string content_type() const;
   size_t bytes() const;
+  // The whole answer as one chunk; REQUIRES: complete and within the limit.
+  std::shared_ptr<Flight> Compact() const;
+
+  static constexpr size_t kLagMax = 4;
 
  private:
   friend class FlightReader;
-  struct Shared;
+  struct Reader {
+    uint64_t id;
+    size_t next;                  // Number of the next chunk it wants.
+    std::function<void()> wake;
+    bool woken = false;           // wake() was called and Read() has not followed.
+    bool promoted = false;
+    bool lost = false;            // Fell too far behind.
+  };
+  using Wakes = std::vector<std::function<void()>>;
+
+  // All REQUIRE mutex_ and return whom to wake once it is released.
+  void WakeAll(Wakes& wakes);
+  void PromoteOrFail(Wakes& wakes);
+  void DropRead();
+  Reader* Find(uint64_t id);
+
   const size_t bytes_max_;
-  std::shared_ptr<Shared> shared_;
+  const size_t readers_max_;
+  mutable std::mutex mutex_;
+  State state_ = State::kWaiting;
+  uint16_t status_ = 0;
+  std::string content_type_;
+  std::deque<Chunk> chunks_;      // From number first_chunk_ on.
+  size_t first_chunk_ = 0;
+  size_t kept_bytes_ = 0;         // In chunks_.
+  size_t bytes_ = 0;              // Of the whole answer so far.
+  bool over_limit_ = false;
+  std::vector<Reader> readers_;   // In order of joining.
+  uint64_t next_id_ = 1;
 };
 
 // Follows a flight from its first byte. Destroying it leaves the flight.
@@ -60,27 +93,26 @@ class FlightReader {
  public:
   // `wake` is called (from any thread, at most once until the next Read) when
   // there may be something new. It must only post to the reader's own loop.
+  // Null: the flight takes no more readers.
   static std::unique_ptr<FlightReader> Join(std::shared_ptr<Flight> flight,
-                                            absl::AnyInvocable<void()> wake);
+                                            std::function<void()> wake);
   ~FlightReader();
 
   struct Step {
     Flight::State state = Flight::State::kWaiting;
-    bool promoted = false;           // Lead from now on: send the request, then Begin/Append/Complete.
-    std::vector<std::shared_ptr<const std::string>> chunks;  // New bytes, in order.
-    bool more = false;               // Stopped at `bytes_wanted`; call again.
+    bool promoted = false;             // Lead from now on; this reader has left.
+    std::vector<Flight::Chunk> chunks; // New bytes, in order.
+    bool more = false;                 // Stopped at `bytes_wanted`; call again.
   };
   // What is new, up to about `bytes_wanted` (a slow client takes no more than it can).
   Step Read(size_t bytes_wanted);
 
-  const Flight& flight() const { return *flight_; }
-  const std::shared_ptr<Flight>& flight_ptr() const { return flight_; }
+  const std::shared_ptr<Flight>& flight() const { return flight_; }
 
  private:
-  FlightReader() = default;
-  std::shared_ptr<Flight> flight_;
-  uint64_t id_ = 0;
-  size_t next_chunk_ = 0;
+  FlightReader(std::shared_ptr<Flight> flight, uint64_t id) : flight_(std::move(flight)), id_(id) {}
+  const std::shared_ptr<Flight> flight_;
+  const uint64_t id_;
 };
 
 }  // namespace penstock

@@ -110,7 +110,7 @@ class Exchange final : public BackendConn::User {
 
   // exchange_cache.cc: results shared with other requests
   bool UseCache();                    // True: the answer comes from there.
-  void Follow(std::shared_ptr<Flight> flight);
+  bool Follow(std::shared_ptr<Flight> flight);
   void OnFollow();
   void LeadFlight();
   void CloseFlight(bool complete);

@@ -319,7 +319,6 @@ void Exchange::BeginAnswer(ResponseHead& head) {
   status_ = head.status;
   const Header* type = Find(head.headers, KnownHeader::kContentType);
   events_ = type != nullptr && type->value.starts_with("text/event-stream");
-  if (flight_ != nullptr) flight_->Begin(head.status, type == nullptr ? "" : type->value);
   DropHopByHop(head.headers);
   if (!events_) {
     deadline_.Set(context_.loop.now() + pool_->idle_timeout);
@@ -348,6 +347,10 @@ void Exchange::BeginAnswer(ResponseHead& head) {
 
 void Exchange::RelayHead(const ResponseHead& head) {
   head_sent_ = true;
+  if (flight_ != nullptr) {
+    const Header* type = Find(head.headers, KnownHeader::kContentType);
+    flight_->Begin(head.status, type == nullptr ? "" : type->value);
+  }
   if (session_ == nullptr) return;
   std::array<Header, 12> extra;
   size_t count = 0;

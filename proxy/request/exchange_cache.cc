@@ -58,13 +58,11 @@ bool Exchange::UseCache() {
       break;
     case ResultCache::Outcome::kJoined: cache_use_ = CacheUse::kJoined; break;
   }
-  Follow(std::move(ticket.flight));
-  return true;
+  return Follow(std::move(ticket.flight));
 }
 
-void Exchange::Follow(std::shared_ptr<Flight> flight) {
-  phase_ = Phase::kFollowing;
-  deadline_.Clear();
+// False: the flight took no more readers.
+bool Exchange::Follow(std::shared_ptr<Flight> flight) {
   wake_ = std::make_shared<Exchange*>(this);
   WorkerContext& context = context_;
   reader_ = FlightReader::Join(std::move(flight), [&context, wake = wake_] {
@@ -73,7 +71,15 @@ void Exchange::Follow(std::shared_ptr<Flight> flight) {
       if (*wake != nullptr) (*wake)->OnFollow();
     });
   });
+  if (reader_ == nullptr) {
+    cache_use_ = CacheUse::kBypass;
+    cache_detail_ = "full";
+    return false;
+  }
+  phase_ = Phase::kFollowing;
+  deadline_.Clear();
   OnFollow();
+  return true;
 }
 
 void Exchange::OnFollow() {
@@ -84,16 +90,16 @@ void Exchange::OnFollow() {
       return Fail(ReplyCode::kBackendReset, "the identical request that this one had joined failed");
     }
     if (!head_sent_ && step.state != Flight::State::kWaiting) {
-      const std::string type = reader_->flight().content_type();
+      const std::string type = reader_->flight()->content_type();
       Header header{"content-type", type, KnownHeader::kContentType};
       ResponseHead head;
-      head.status = status_ = reader_->flight().status();
+      head.status = status_ = reader_->flight()->status();
       head.headers = type.empty() ? std::span<Header>() : std::span(&header, 1);
       head.framing = Framing::kChunked;
       events_ = type.starts_with("text/event-stream");
       if (step.state == Flight::State::kComplete && !events_) {
         head.framing = Framing::kLength;
-        head.content_length = reader_->flight().bytes();
+        head.content_length = reader_->flight()->bytes();
       }
       RelayHead(head);
     }
@@ -119,7 +125,7 @@ void Exchange::OnFollow() {
 // The one that led failed before the first byte, and this one came first.
 void Exchange::LeadFlight() {
   cache_use_ = CacheUse::kLead;
-  flight_ = reader_->flight_ptr();
+  flight_ = reader_->flight();
   reader_.reset();
   phase_ = Phase::kConnecting;
   Dispatch();

@@ -1,0 +1,86 @@
+#include "proxy/worker.h"
+
+#include <utility>
+
+namespace penstock {
+namespace {
+
+constexpr MonoTime kBusyTick = 20 * kMillisecond;
+
+}  // namespace
+
+Worker::Worker(uint32_t index, uint64_t seed, ProcessTotals& totals, AccessLog* access_log,
+               uint32_t decisions)
+    : index_(index),
+      loop_(Loop::Create()),
+      context_(std::make_unique<WorkerContext>(*loop_, index, seed, totals, metrics_, access_log,
+                                               decisions)),
+      sessions_(std::make_unique<SessionSet>(*context_)) {}
+
+Worker::~Worker() {
+  Stop();
+  Join();
+  listeners_.clear();
+  sessions_.reset();
+  busy_timer_.Cancel();
+  context_.reset();
+}
+
+absl::StatusOr<Address> Worker::Listen(const Address& address, bool debug_headers) {
+  absl::StatusOr<std::unique_ptr<Listener>> listener =
+      loop_->Listen(address, [this, debug_headers](std::unique_ptr<Stream> stream) {
+        sessions_->Accept(std::move(stream), debug_headers);
+      });
+  if (!listener.ok()) return listener.status();
+  Address real = (*listener)->address();
+  listeners_.push_back(*std::move(listener));
+  return real;
+}
+
+void Worker::Start() {
+  thread_ = std::thread([this] {
+    loop_->Run();
+    // What is left goes on the thread that it belongs to.
+    listeners_.clear();
+    sessions_->CloseAll();
+  });
+}
+
+void Worker::SetSnapshot(std::shared_ptr<Snapshot> snapshot) {
+  auto install = [this](std::shared_ptr<Snapshot> next) {
+    context_->DropConnectionsOutside(*next->fleet);
+    context_->snapshot = std::move(next);
+  };
+  if (!thread_.joinable()) return install(std::move(snapshot));
+  loop_->Post([install, snapshot = std::move(snapshot)]() mutable { install(std::move(snapshot)); });
+}
+
+void Worker::Drain() {
+  loop_->Post([this] {
+    context_->draining = true;
+    listeners_.clear();
+    sessions_->Drain();
+    WatchBusy();
+  });
+}
+
+// Idle connections were closed at once; those that were in a request go on until
+// it ends, which is looked at now and then.
+void Worker::WatchBusy() {
+  sessions_->Drain();
+  busy_.store(static_cast<uint32_t>(sessions_->size() + context_->orphans.size()),
+              std::memory_order_relaxed);
+  busy_timer_ = loop_->timers().After(kBusyTick, [this] { WatchBusy(); });
+}
+
+void Worker::Stop() { loop_->Stop(); }
+
+void Worker::Join() {
+  if (thread_.joinable()) thread_.join();
+}
+
+bool Worker::Post(absl::AnyInvocable<void(WorkerContext&)> task) {
+  return loop_->Post([this, task = std::move(task)]() mutable { task(*context_); });
+}
+
+}  // namespace penstock
