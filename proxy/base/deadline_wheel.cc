@@ -68,11 +68,11 @@ void DeadlineWheel::AdvanceTo(MonoTime now) {
 
 // The list is moved aside first: callbacks may link into the very same slot.
 void DeadlineWheel::LookAt(Deadline*& slot) {
-  Deadline* due = slot;
+  due_ = slot;
   slot = nullptr;
-  if (due != nullptr) due->link_ = &due;
-  while (due != nullptr) {
-    Deadline& entry = *due;
+  if (due_ != nullptr) due_->link_ = &due_;
+  while (due_ != nullptr) {
+    Deadline& entry = *due_;
     entry.Unlink();
     if (entry.when_ == kNever) continue;
     if (entry.when_ > now_) {

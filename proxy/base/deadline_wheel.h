@@ -72,6 +72,7 @@ class DeadlineWheel {
   void FindNextSlot();
 
   std::array<Deadline*, kSlots> slots_{};
+  Deadline* due_ = nullptr;            // The slot that is being looked at.
   MonoTime now_tick_;
   MonoTime now_;
   MonoTime next_slot_time_ = kNever;         // Not after the first linked slot.
