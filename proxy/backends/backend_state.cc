@@ -132,13 +132,15 @@ bool BackendState::Supersedes(const LoadReport& report, MonoTime fresh_for, Publ
   const LoadReport last = LoadWords();
   if (last.rung == lb::Rung{}) return true;  // All zero: there was none.
   why_not = Publish::kOld;
+  bool newer = report.made >= last.made;
   if (report.epoch != 0 && report.epoch == last.epoch) {
     if (report.seq < last.seq) return false;
+    newer = newer || report.seq > last.seq;  // The engine's order, whatever the network did.
   } else if (report.epoch != 0 && report.epoch == previous_epoch_) {
     return false;
   }
   const bool restarted = report.epoch != 0 && last.epoch != 0 && report.epoch != last.epoch;
-  if (report.made < last.made && !restarted) return false;
+  if (!newer && !restarted) return false;
   why_not = Publish::kOutranked;
   if (report.rung > last.rung && report.arrived - last.arrived < fresh_for) return false;
   if (restarted) previous_epoch_ = last.epoch;
