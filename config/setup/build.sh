@@ -29,14 +29,28 @@ build() {
     fi
   fi
   say "building ($preset)"
-  # Ninja overwrites one line of progress on a terminal; elsewhere only problems are told.
+  # Ninja overwrites one line of progress on a terminal; elsewhere some steps are told.
   if [ -t 2 ]; then
     NINJA_STATUS='[%f/%t] ' ninja -C "$dir" "$@" >&2 || die "the build failed, as above"
   else
     log=$dir/build.log
-    if ! ninja -C "$dir" "$@" >"$log" 2>&1; then
-      grep -vE '^\[[0-9]+/[0-9]+\] (Building|Linking)' "$log" | tail -n 60 >&2 || true
+    if ! NINJA_STATUS='[%p] ' ninja -C "$dir" "$@" 2>&1 | tee "$log" | build_steps "$preset"; then
+      grep -vE '^\[ *[0-9]+%\] (Building|Linking)' "$log" | tail -n 60 >&2 || true
       die "the build failed, as above; all of it is in $log"
     fi
   fi
+}
+
+# Ninja's lines ("[ 42%] Building ...") as a line for each fifth. REQUIRES: pipefail.
+build_steps() {
+  local line percent told=0
+  while IFS= read -r line; do
+    percent=${line#[}
+    percent=${percent%%%*}
+    case $line in '['*'%]'*) ;; *) continue ;; esac
+    if [ "$((percent))" -ge $((told + 20)) ]; then
+      told=$((percent / 20 * 20))
+      [ $told = 100 ] || say "building ($1): $told %"
+    fi
+  done
 }

@@ -12,7 +12,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/apt.sh"
 
 run_packages=(
-  cmake ninja-build g++ pkg-config python3
+  cmake ninja-build g++ pkg-config python3 curl
   libuv1-dev libnghttp2-dev libabsl-dev prometheus-cpp-dev libyaml-cpp-dev libsimdjson-dev
   nlohmann-json3-dev libssl-dev libspdlog-dev libxxhash-dev libcli11-dev libpcre2-dev libutf8proc-dev
 )

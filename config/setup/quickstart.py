@@ -148,7 +148,7 @@ def tell_cache(first_seconds):
           f"  ({seconds * 1000:.1f} ms, the first time {first_seconds * 1000:.0f} ms)")
 
 
-def tell_addresses():
+def tell_addresses(engine):
     print(f"""
 API       http://{PROXY}/v1/chat/completions  and  /v1/models
 metrics   http://{ADMIN}/metrics
@@ -160,17 +160,17 @@ try next
   curl -N {PROXY}/v1/chat/completions -H 'content-type: application/json' \\
     -d '{json.dumps(chat("What is a river?", stream=True))}'
   curl -s {ADMIN}/backends
-  kill -9 $(pgrep -f listen.127.0.0.1:9002)    # and ask again: two engines go on""")
+  kill -9 {engine.pid}    # {engine.name}; and ask again: the other two go on""")
 
 
-def tour():
+def tour(processes):
     """Asks the question, tells what happened. Returns whether the answer was right."""
     print(f"\n{QUESTION}\n  ", end="", flush=True)
     answer, headers, seconds = ask(QUESTION, lambda piece: print(piece, end="", flush=True))
     print("\n")
     tell_decision(headers.get("x-request-id", ""))
     tell_cache(seconds)
-    tell_addresses()
+    tell_addresses(processes[-1])
     if answer != RIGHT:
         progress(f"error: that answer is wrong; it should be: {RIGHT}")
     return answer == RIGHT
@@ -206,7 +206,7 @@ def serve(options):
         start(processes)
         with open(RUNNING, "w", encoding="ascii") as file:
             file.write(str(os.getpid()))
-        right = tour() if options.ask is None else answer_alone(options.ask)
+        right = tour(processes) if options.ask is None else answer_alone(options.ask)
         if not options.once:
             stay(processes)
         return 0 if right else 1
