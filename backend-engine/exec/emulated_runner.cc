@@ -114,7 +114,7 @@ int32_t EmulatedRunner::ChooseToken(const StepSequence& sequence) {
   Slot& slot = slots_[static_cast<size_t>(sequence.slot)];
   if (slot.id != sequence.id) {
     slot.id = sequence.id;
-    slot.prompt_hash = sequence.sampling->temperature > 0 ? Mix(sequence.sampling->seed + 1) : 0;
+    slot.prompt_hash = 0;
     const auto prompt = sequence.history.first(static_cast<size_t>(sequence.prompt_length));
     for (const int32_t token : prompt) {
       slot.prompt_hash = Mix(slot.prompt_hash + static_cast<uint32_t>(token) + 1);

@@ -4,7 +4,7 @@
 //
 // Tokens: a hash of the prompt and the position picks from `plain_tokens`, so the
 // same prompt gets the same answer from every emulated engine, whatever else it
-// is busy with. With a temperature the seed counts too.
+// is busy with and whatever the temperature.
 // Time: Run() sleeps as long as the table says the step takes.
 //
 // Threads: as Runner says; Abort() wakes a Run() that sleeps.

@@ -12,8 +12,8 @@
 //    and takes those blocks at once: no two half-loaded sequences wait for each
 //    other, and a resumed one is not thrown out half-way through its prompt.
 //  - Admission also leaves room for those that run to grow. The room is a share
-//    of the answers still allowed; every preemption raises the share and every
-//    quiet step lowers it, so a storm of preemptions calms itself.
+//    of the answers still to be expected; every preemption raises the share and
+//    every quiet step lowers it, so a storm of preemptions calms itself.
 //  - Nobody is admitted in a step that preempted somebody.
 //  - The victim is who has computed least, so that least is lost. A sequence
 //    preempted kPreemptionsMax times is out of reach of those that were not,
@@ -124,6 +124,7 @@ class Scheduler {
   int64_t queued_known_ = 0;  // Tokens known by those that wait.
   uint64_t next_arrival_ = 0;
   double growth_share_;
+  double mean_answer_;  // Tokens; of the answers that ended of themselves lately.
   bool plan_open_ = false;
   StepPlan plan_;
   std::vector<double> first_token_waits_;

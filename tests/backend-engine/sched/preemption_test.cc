@@ -180,6 +180,23 @@ TEST(Preemption, ASmallPoolWastesLittleOfWhatItComputes) {
   }
 }
 
+TEST(Preemption, RequestsThatMayBeLongButAreNotLeaveNoRoomUnused) {
+  // Clients rarely set max_tokens, so it is what the model allows; answers are short.
+  Driver driver({.block_tokens = 16, .block_count = 600, .step_tokens = 256, .max_running = 64});
+  driver.choose = [](SequenceId id, size_t length) { return length >= 60 + id % 20 ? 5 : 6; };
+  SequenceId next = 1;
+  for (int step = 0; step < 500; ++step) {
+    while (driver.scheduler.waiting() < 70) {
+      GenerateRequest request = MakeRequest(40, 8000);
+      request.stop_tokens = {5};
+      driver.scheduler.Add(next++, request, 0);
+    }
+    driver.Step();
+  }
+  EXPECT_GE(driver.scheduler.running(), 60);
+  EXPECT_EQ(driver.scheduler.totals().preemptions, 0u);
+}
+
 TEST(Preemption, ThePoolFillsUpAgainAfterAPreemption) {
   // One preemption makes admission careful, not for ever: the crowd of short
   // ones that comes afterwards runs side by side as if it had never been.
