@@ -32,6 +32,11 @@ class SseScanner {
   void Clear();                                            // For the next stream; keeps capacity.
 
  private:
+  void OnLine(std::string_view line, Result& result);
+  void OnEventEnd(Result& result);
+  size_t LineBound() const;
+  void Keep(std::string_view part);
+
   std::string line_;           // Start of the current line, up to a small bound.
   size_t partial_bytes_ = 0;
   size_t line_length_ = 0;
