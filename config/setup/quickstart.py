@@ -112,10 +112,6 @@ def ask(question, show):
 # --- what happened ---------------------------------------------------------------
 
 
-def figure(value):
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
 def table(rows):
     """Rows of equal length as aligned lines; the first is the heading."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -127,19 +123,19 @@ def tell_decision(request_id):
     """Which backend took the request, and the terms of every candidate's score."""
     answer = request(ADMIN, "GET", f"/decisions/{request_id}")
     if answer.status != 200:
-        print(f"no decision is recorded for request {request_id} ({answer.error()})")
+        print(f"why that backend: the proxy does not say ({answer.error()})")
         return
-    decision = answer.json()
-    candidates = decision["candidates"]
-    terms = [key for key, value in candidates[0].items()
-             if key not in ("backend", "name") and isinstance(value, (int, float, str))]
-    name = lambda candidate: str(candidate.get("backend", candidate.get("name")))  # noqa: E731
-    chosen = str(decision.get("chosen", decision.get("backend")))
-    print(f"taken by {chosen}, chosen by {decision.get('algorithm', decision.get('policy'))} "
-          "(lower is better):")
-    print("\n".join(table([["backend", *terms]] + [
-        [name(candidate) + (" *" if name(candidate) == chosen else "")] +
-        [figure(candidate.get(term, "-")) for term in terms] for candidate in candidates])))
+    decision = answer.json()["decisions"][-1]  # The try that was answered.
+    rows = [["backend", "score", "latency term", "queue term", "load reported", "signal"]]
+    for candidate in decision["candidates"]:
+        signal_ = candidate["signal"]
+        rows.append([candidate["backend"] + (" *" if candidate["chosen"] else ""),
+                     f"{candidate['score']:.3f}", f"{candidate['terms']['latency']:.3f}",
+                     f"{candidate['terms']['queue']:.3f}", f"{candidate['reported_total']:g}",
+                     f"{signal_['rung']}, {signal_['age_s'] * 1000:.0f} ms old"])
+    print(f"taken by {decision['chosen']}: the lowest score of {decision['candidate_count']}, "
+          f"by {decision['algorithm']}")
+    print("\n".join(table(rows)))
 
 
 def tell_cache(first_seconds):

@@ -7,7 +7,8 @@ from tests.tidy import allow
 from tests.tidy.tree import Finding
 
 HEADER_LINES, SOURCE_LINES, FUNCTION_LINES = 200, 600, 70
-CPP_COLUMNS, OTHER_COLUMNS = 100, 120  # A line of C++ with a string in it may have 120.
+# Aim at 100 columns; what is a little longer is not worth a worse line.
+CPP_COLUMNS, OTHER_COLUMNS = 110, 120
 
 
 def sizes(tree):
@@ -63,7 +64,8 @@ _CALLS = [
     (r"\babsl::Now\(|\b(?:steady|system|high_resolution)_clock::now\b|\buv_(?:now|hrtime)\(|\bgettimeofday\("
      r"|\bclock_gettime\(", _CLOCKS,
      r"^proxy/net/loop\.cc$|^backend-engine/exec/engine\.cc$|^tests/bench/"),
-    (r"\bstd::random_device\b|(?<![\w:.>])s?rand\(", "the seed handed down; only a main.cc makes one", r"/main\.cc$"),
+    (r"\bstd::random_device\b|(?<![\w:.>])s?rand\(", "the seed handed down; only a main.cc makes one",
+     r"/main\.cc$|^backend-engine/api/serve\.cc$"),
     (r"(?<![\w:])(?:u|nano)?sleep\(|\bsleep_(?:for|until)\(",
      "a timer of the TimerQueue, or a condition to wait for", None),
     (r"(?<![\w])throw\b(?!\s*\()", "absl::Status for what the outside can cause, CHECK for our own promises",
@@ -72,14 +74,14 @@ _CALLS = [
      "the log of proxy/base/log.h; only a main.cc writes to the terminal", r"/main\.cc$|/cli\.cc$|^tests/"),
     (r"\babsl::(?:Mutex|MutexLock)\b", "std::mutex: Debian's abseil is not built for TSan", None),
     (r"\babsl::string_view\b", "std::string_view, bridged by A() and S() of proxy/base/status.h",
-     r"^proxy/base/status\.h$"),
-    (r"\bstd::regex\b", "RE2 or PCRE2: std::regex recurses on its input", None),
+     r"^proxy/base/status\.h$|^tests/"),
+    (r"\bstd::regex\b", "RE2 or PCRE2: std::regex recurses on its input", r"^tests/"),
     (r"\bstd::endl\b", r"'\n'", None),
     (r"\bstd::format\b", "fmt::format: g++ 12 has no std::format", None),
     (r"(?<![\w:])(?:sprintf|strcpy|strcat|strtok|atoi|atol|atof|gets)\(",
      "fmt, std::string_view, std::from_chars", None),
     (r"(?<![\w:])assert\(", "CHECK of proxy/base/check.h, which stays in release builds", None),
-    (r"\busing namespace\b", "the names that are needed", None),
+    (r"\busing namespace (?!std::\w*literals)", "the names that are needed", None),
     (r"\bllhttp_set_lenient_\w+", "nothing: hostile framing is refused", None),
     (r"\bNOLINT\b(?!\()", "NOLINT(rule): why", None),
     (r"#\s*if(?:n?def)?\b.*\bTEST\b", "code that a test can call as it is", None),
@@ -122,7 +124,7 @@ def forms(tree):
             yield Finding(source.path, 1, "form", "write #pragma once below the comment at the top")
         if source.is_header and not source.is_test and not source.text.startswith("//"):
             yield Finding(source.path, 1, "form", "begin with a comment: what is it for, on which thread?")
-        if source.text and not source.text.endswith("\n"):
+        if source.suffix != ".json" and source.text and not source.text.endswith("\n"):
             yield Finding(source.path, len(source.lines()), "form", "end the file with a newline")
         if re.search(r"(?m)[ \t]+$", source.text) and source.suffix not in (".md", ".json"):
             line = next(n for n, text in enumerate(source.lines(), 1) if text != text.rstrip())

@@ -90,6 +90,11 @@ class LayoutTest(unittest.TestCase):
         self.assertEqual(findings(layout_rules.tested, **{"proxy/net/a.cc": ""}), [("proxy/net/a.cc", 1)])
         self.assertEqual(findings(layout_rules.tested, **{"proxy/net/a.cc": "", "tests/proxy/net/a_test.cc": ""}), [])
 
+    def test_takes_what_a_tested_file_of_the_folder_includes_for_tested(self):
+        files = {"proxy/net/a.cc": '#include "proxy/net/b.h"\n', "proxy/net/b.cc": "", "proxy/net/b.h": "",
+                 "tests/proxy/net/a_test.cc": ""}
+        self.assertEqual(findings(layout_rules.tested, **files), [])
+
 
 class DocsTest(unittest.TestCase):
     def test_compares_metrics_both_ways(self):
