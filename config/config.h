@@ -120,7 +120,7 @@ enum class AuthMode { kPass, kReplace, kRequire };
 
 struct Auth {
   AuthMode mode = AuthMode::kPass;
-  std::string key;                // kReplace: sent as "Bearer KEY". From key_file or ${ENV}; masked in output.
+  std::string key;  // kReplace: sent as "Bearer KEY". From key_file or ${ENV}; never shown.
   std::vector<std::string> keys;  // kRequire: a client must present one of these. From keys_file.
 };
 

@@ -59,17 +59,17 @@ struct Section {
 struct Field {
   std::string_view key;
   Kind kind;
-  std::string_view effect;                   // One sentence.
-  double min = 0;                            // Of numbers (durations in seconds); of a list's
-  double max = 0;                            // length and a text's bytes only `max`.
+  std::string_view effect;  // One sentence.
+  double min = 0;           // Of numbers (durations in seconds); of a list's
+  double max = 0;           // length and a text's bytes only `max`.
   bool required = false;
-  void* (*at)(void* object) = nullptr;       // The value in its struct.
-  const Section* section = nullptr;          // kSection, kList.
-  size_t (*size)(void* object) = nullptr;    // kList ...
+  void* (*at)(void* object) = nullptr;     // The value in its struct.
+  const Section* section = nullptr;        // kSection, kList.
+  size_t (*size)(void* object) = nullptr;  // kList ...
   void* (*item)(void* object, size_t index) = nullptr;
-  void* (*append)(void* object) = nullptr;   // Adds an item with its defaults.
-  std::string_view words = {};               // kChoice: "pass|replace", in the enum's order ...
-  int (*get)(const void* value) = nullptr;   // ... which these read and write.
+  void* (*append)(void* object) = nullptr;  // Adds an item with its defaults.
+  std::string_view words = {};              // kChoice: "pass|replace", in the enum's order ...
+  int (*get)(const void* value) = nullptr;  // ... which these read and write.
   void (*set)(void* value, int choice) = nullptr;
 };
 

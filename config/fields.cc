@@ -116,20 +116,30 @@ constexpr Field Required(Field field) {
 // A map whose fields live in a member of the object around it ...
 template <auto kMember, typename Object = ObjectOf<kMember>>
 constexpr Field Part(std::string_view key, const Section& section, std::string_view effect) {
-  return {.key = key, .kind = Kind::kSection, .effect = effect, .at = At<kMember, Object>,
+  return {.key = key,
+          .kind = Kind::kSection,
+          .effect = effect,
+          .at = At<kMember, Object>,
           .section = &section};
 }
 // ... or in that object itself: the file groups what the struct does not.
 constexpr Field Group(std::string_view key, const Section& section, std::string_view effect) {
-  return {.key = key, .kind = Kind::kSection, .effect = effect,
-          .at = [](void* object) { return object; }, .section = &section};
+  return {.key = key,
+          .kind = Kind::kSection,
+          .effect = effect,
+          .at = [](void* object) { return object; },
+          .section = &section};
 }
 
 template <auto kMember, typename Object = ObjectOf<kMember>>
 constexpr Field List(std::string_view key, const Section& section, std::string_view effect,
                      double max) {
-  Field field = {.key = key, .kind = Kind::kList, .effect = effect, .max = max,
-                 .at = At<kMember, Object>, .section = &section};
+  Field field = {.key = key,
+                 .kind = Kind::kList,
+                 .effect = effect,
+                 .max = max,
+                 .at = At<kMember, Object>,
+                 .section = &section};
   field.size = [](void* object) { return (static_cast<Object*>(object)->*kMember).size(); };
   field.item = [](void* object, size_t index) -> void* {
     return &(static_cast<Object*>(object)->*kMember)[index];
@@ -151,8 +161,8 @@ Location* Where(void* object) {
 constexpr Field kListenerFields[] = {
     Name<&Listener::name>("name", "Name in logs and metrics."),
     BindAddress<&Listener::address>("address", "Where clients connect."),
-    Flag<&Listener::debug_headers>(
-        "debug_headers", "Answers carry x-penstock-backend and x-penstock-decision."),
+    Flag<&Listener::debug_headers>("debug_headers",
+                                   "Answers carry x-penstock-backend and x-penstock-decision."),
 };
 constexpr Section kListener = {.fields = kListenerFields, .short_key = "address"};
 
@@ -165,8 +175,8 @@ constexpr Section kAdmin = {.fields = kAdminFields};
 constexpr Field kServerTimeoutFields[] = {
     Time<&Server::request_headers_timeout>(
         "request_headers", "First byte of a request to the end of its headers; then 408."),
-    Time<&Server::request_body_idle_timeout>(
-        "request_body_idle", "Between two reads of a request's body; then 408."),
+    Time<&Server::request_body_idle_timeout>("request_body_idle",
+                                             "Between two reads of a request's body; then 408."),
     Time<&Server::keep_alive_timeout>(
         "keep_alive", "A client connection without a request is closed after this."),
     Time<&Server::drain_timeout>("drain", "After SIGTERM: how long requests may still run.", 0),
@@ -181,17 +191,17 @@ constexpr Field kLimitFields[] = {
     Count<&Limits::header_count>("header_count", "Header fields; beyond: 431.", 8, 1000),
     Bytes<&Limits::request_line_bytes>("request_line_bytes", "Request line; beyond: 414.", 256,
                                        kMiB),
-    Bytes<&Limits::request_body>("request_body", "Body of an inference request; beyond: 413.",
-                                 kKiB, kGiB),
-    Bytes<&Limits::buffered_bytes>(
-        "buffered_bytes", "Bodies held in memory, all requests together; beyond: 503.", kMiB,
-        1024 * kGiB),
+    Bytes<&Limits::request_body>("request_body", "Body of an inference request; beyond: 413.", kKiB,
+                                 kGiB),
+    Bytes<&Limits::buffered_bytes>("buffered_bytes",
+                                   "Bodies held in memory, all requests together; beyond: 503.",
+                                   kMiB, 1024 * kGiB),
     Count<&Limits::connections>("connections", "Client connections; beyond: closed at once.", 1,
                                 1e6),
     Count<&Limits::requests>("requests", "Requests in progress; beyond: 503.", 1, 1e6),
     Count<&Limits::json_depth>("json_depth", "Nesting of a JSON body; beyond: 400.", 4, 512),
-    Bytes<&Limits::event_bytes>(
-        "event_bytes", "One server-sent event of a backend; beyond: 502.", kKiB, 64 * kMiB),
+    Bytes<&Limits::event_bytes>("event_bytes", "One server-sent event of a backend; beyond: 502.",
+                                kKiB, 64 * kMiB),
 };
 constexpr Section kLimits = {.fields = kLimitFields};
 
@@ -210,17 +220,18 @@ constexpr Section kServer = {.fields = kServerFields};
 
 constexpr Field kLoadBalancingFields[] = {
     Text<&LoadBalancing::algorithm>(
-        "algorithm", "How a backend is chosen; its own settings (alpha, beta, ...) stand beside "
-                     "it, see lb-policies.md."),
+        "algorithm",
+        "How a backend is chosen; its own settings (alpha, beta, ...) stand beside "
+        "it, see lb-policies.md."),
     Time<&LoadBalancing::slow_start>(
         "slow_start", "A new or recovered backend's share grows to its weight over this.", 0),
     Time<&LoadBalancing::decay>("decay", "How fast an old time to first token is forgotten (tau).",
                                 0.1),
 };
 constexpr Section kLoadBalancing = {
-    .fields = kLoadBalancingFields,
-    .where = Where<LoadBalancing>,
-    .params = [](void* object) { return &static_cast<LoadBalancing*>(object)->params; }};
+    .fields = kLoadBalancingFields, .where = Where<LoadBalancing>, .params = [](void* object) {
+      return &static_cast<LoadBalancing*>(object)->params;
+    }};
 
 constexpr Field kHealthCheckFields[] = {
     Flag<&HealthCheck::enabled>("enabled", "Ask each backend whether it is well."),
@@ -246,8 +257,8 @@ constexpr Field kCircuitBreakerFields[] = {
     Time<&CircuitBreaker::open_base>(
         "open_base", "How long it stays open first; doubled each time it opens again."),
     Time<&CircuitBreaker::open_max>("open_max", "The longest that it stays open."),
-    Count<&CircuitBreaker::half_open_requests>("half_open_requests",
-                                               "Trial requests side by side.", 1, 1000),
+    Count<&CircuitBreaker::half_open_requests>("half_open_requests", "Trial requests side by side.",
+                                               1, 1000),
     Count<&CircuitBreaker::half_open_successes>("half_open_successes",
                                                 "Good trial requests that close it.", 1, 1000),
     Share<&CircuitBreaker::max_ejection>(
@@ -302,9 +313,8 @@ constexpr Field kBackendFields[] = {
     Name<&Backend::name>("name", "Name in logs and metrics; its address if not given."),
     Required(Address<&Backend::address>("address", "Where the engine listens.")),
     Number<&Backend::weight>("weight", "Its size next to the others.", 0.001, 1e6),
-    Count<&Backend::max_requests>("max_requests",
-                                  "Requests open there from this proxy; more wait in the queue.",
-                                  1, 1e6),
+    Count<&Backend::max_requests>(
+        "max_requests", "Requests open there from this proxy; more wait in the queue.", 1, 1e6),
 };
 constexpr Section kBackend = {
     .fields = kBackendFields, .short_key = "address", .where = Where<Backend>};
@@ -363,8 +373,8 @@ constexpr Field kCacheFields[] = {
                              1024 * kGiB),
     Bytes<&Cache::max_entry_bytes>("max_entry_bytes", "Longer answers are not kept.", 256, kGiB),
     Time<&Cache::ttl>("ttl", "How long an answer is kept.", kMs, 720 * kHour),
-    Flag<&Cache::only_deterministic>(
-        "only_deterministic", "Only requests with temperature 0 (or top_k 1) and n = 1."),
+    Flag<&Cache::only_deterministic>("only_deterministic",
+                                     "Only requests with temperature 0 (or top_k 1) and n = 1."),
     Flag<&Cache::coalesce>("coalesce", "Identical requests in progress share one answer."),
 };
 constexpr Section kCache = {.fields = kCacheFields, .where = Where<Cache>};
@@ -376,8 +386,8 @@ constexpr Field kObservabilityFields[] = {
 constexpr Section kObservability = {.fields = kObservabilityFields};
 
 constexpr Field PoolList() {
-  Field field = List<&Config::pools, PolicyFile>("pools", kPool, "Engines that serve the same.",
-                                                 256);
+  Field field =
+      List<&Config::pools, PolicyFile>("pools", kPool, "Engines that serve the same.", 256);
   field.append = [](void* object) -> void* {
     auto& file = *static_cast<PolicyFile*>(object);
     return &file.pools.emplace_back(file.defaults);

@@ -12,7 +12,6 @@ inline constexpr size_t kFileBytesMax = 1024 * 1024;  // Of a policy file or a k
 
 // Errors, each naming the path and the reason: missing, unreadable, not a regular
 // file (a folder, a pipe, a device: never waited for), longer than `bytes_max`.
-absl::StatusOr<std::string> ReadFileText(const std::string& path,
-                                         size_t bytes_max = kFileBytesMax);
+absl::StatusOr<std::string> ReadFileText(const std::string& path, size_t bytes_max = kFileBytesMax);
 
 }  // namespace penstock::config

@@ -32,10 +32,14 @@ std::string Join(const std::string& path, std::string_view key) {
 
 std::string_view Describe(const YamlNode& node) {
   switch (node.kind) {
-    case YamlNode::Kind::kNothing: return "nothing";
-    case YamlNode::Kind::kScalar: return "a single value";
-    case YamlNode::Kind::kList: return "a list";
-    case YamlNode::Kind::kMap: return "a map";
+    case YamlNode::Kind::kNothing:
+      return "nothing";
+    case YamlNode::Kind::kScalar:
+      return "a single value";
+    case YamlNode::Kind::kList:
+      return "a list";
+    case YamlNode::Kind::kMap:
+      return "a map";
   }
   return "";
 }
@@ -50,8 +54,10 @@ class Reader {
  public:
   Reader(std::string_view file_name, const Outside& outside, std::vector<Diagnostic>& diagnostics,
          Locations& where)
-      : folder_(file_name.substr(0, file_name.rfind('/') + 1)), outside_(outside),
-        diagnostics_(diagnostics), where_(where) {}
+      : folder_(file_name.substr(0, file_name.rfind('/') + 1)),
+        outside_(outside),
+        diagnostics_(diagnostics),
+        where_(where) {}
 
   void ReadSection(const Section& section, const YamlNode& node, void* object,
                    const std::string& path) {
@@ -85,8 +91,8 @@ class Reader {
     } else if (field.kind == Kind::kList || field.kind == Kind::kTexts) {
       ReadList(field, node, object, path);
     } else if (node.kind != YamlNode::Kind::kScalar) {
-      Complain(node.where, path, fmt::format("expected {}, found {}", DescribeKind(field),
-                                             Describe(node)));
+      Complain(node.where, path,
+               fmt::format("expected {}, found {}", DescribeKind(field), Describe(node)));
     } else {
       ReadScalar(field, node, object, path);
     }
@@ -118,7 +124,10 @@ class Reader {
     struct Holder {
       std::string text;
     } holder;
-    const Field one = {.key = field.key, .kind = Kind::kText, .effect = field.effect, .max = 256,
+    const Field one = {.key = field.key,
+                       .kind = Kind::kText,
+                       .effect = field.effect,
+                       .max = 256,
                        .at = [](void* at) -> void* { return &static_cast<Holder*>(at)->text; }};
     ReadField(one, node, &holder, path);
     static_cast<std::vector<std::string>*>(field.at(object))->push_back(holder.text);
@@ -215,10 +224,9 @@ class Reader {
         ReadParam(*section.params(object), key, node.items[i], Join(path, key));
       } else {
         Complain(where, path,
-                 nearest.empty() ? fmt::format("unknown field \"{}\"; known: {}", key,
-                                               fmt::join(known, ", "))
-                                 : fmt::format("unknown field \"{}\"; did you mean \"{}\"?", key,
-                                               nearest));
+                 nearest.empty()
+                     ? fmt::format("unknown field \"{}\"; known: {}", key, fmt::join(known, ", "))
+                     : fmt::format("unknown field \"{}\"; did you mean \"{}\"?", key, nearest));
       }
     }
   }
@@ -262,13 +270,15 @@ void CheckVersion(const YamlNode& root, std::vector<Diagnostic>& diagnostics) {
   const YamlNode* version = root.Get("version");
   if (version == nullptr) return;  // Reported as a required field.
   if (root.keys.front().first != "version") {
-    diagnostics.push_back({.where = root.Get("version")->where, .path = "version",
+    diagnostics.push_back({.where = root.Get("version")->where,
+                           .path = "version",
                            .message = "is not the first field of the file; move it up"});
   }
   if (version->kind == YamlNode::Kind::kScalar && version->scalar != "v1") {
-    diagnostics.push_back({.where = version->where, .path = "version",
-                           .message = fmt::format("\"{}\" is not known; this penstock reads v1",
-                                                  version->scalar)});
+    diagnostics.push_back(
+        {.where = version->where,
+         .path = "version",
+         .message = fmt::format("\"{}\" is not known; this penstock reads v1", version->scalar)});
   }
 }
 
@@ -338,8 +348,8 @@ ParseResult Parse(std::string_view text, std::string_view file_name, const Outsi
   if (result.diagnostics.size() > kDiagnosticsMax) {
     const size_t more = result.diagnostics.size() - kDiagnosticsMax;
     result.diagnostics.resize(kDiagnosticsMax);
-    result.diagnostics.push_back({.message = fmt::format("... and {} more", more),
-                                  .warning = result.ok()});
+    result.diagnostics.push_back(
+        {.message = fmt::format("... and {} more", more), .warning = result.ok()});
   }
   for (Diagnostic& diagnostic : result.diagnostics) diagnostic.file = file_name;
   return result;

@@ -20,9 +20,9 @@ namespace penstock::config {
 inline constexpr size_t kDiagnosticsMax = 50;  // Further errors are only counted.
 
 struct ParseResult {
-  std::optional<Config> config;          // Only without errors; warnings may stand beside it.
-  std::vector<Diagnostic> diagnostics;   // In the order of the file.
-  Locations where;                       // Of every field that the file sets.
+  std::optional<Config> config;         // Only without errors; warnings may stand beside it.
+  std::vector<Diagnostic> diagnostics;  // In the order of the file.
+  Locations where;                      // Of every field that the file sets.
 
   bool ok() const { return config.has_value(); }
   // Every diagnostic, one a line.

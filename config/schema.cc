@@ -38,9 +38,10 @@ class SchemaWriter {
 
   std::string Write() {
     PolicyFile file;
-    return fmt::format("{{\n  \"$schema\": \"http://json-schema.org/draft-07/schema#\",\n"
-                       "  \"title\": \"Penstock policy file\",\n  {}\n}}\n",
-                       SectionBody(FileSection(), &file, 1));
+    return fmt::format(
+        "{{\n  \"$schema\": \"http://json-schema.org/draft-07/schema#\",\n"
+        "  \"title\": \"Penstock policy file\",\n  {}\n}}\n",
+        SectionBody(FileSection(), &file, 1));
   }
 
  private:
@@ -74,24 +75,37 @@ class SchemaWriter {
 
   std::string TypeBody(const Field& field, void* object, size_t depth) {
     switch (field.kind) {
-      case Kind::kSection: return SectionBody(*field.section, field.at(object), depth);
-      case Kind::kList: return ListBody(field, object, depth);
-      case Kind::kTexts: return "\"type\": \"array\", \"items\": {\"type\": \"string\"}";
-      case Kind::kFlag: return "\"enum\": [true, false]";
-      case Kind::kChoice: return fmt::format("\"enum\": [{}]", JoinWords(field.words));
-      case Kind::kCount: return CountBody(field);
+      case Kind::kSection:
+        return SectionBody(*field.section, field.at(object), depth);
+      case Kind::kList:
+        return ListBody(field, object, depth);
+      case Kind::kTexts:
+        return "\"type\": \"array\", \"items\": {\"type\": \"string\"}";
+      case Kind::kFlag:
+        return "\"enum\": [true, false]";
+      case Kind::kChoice:
+        return fmt::format("\"enum\": [{}]", JoinWords(field.words));
+      case Kind::kCount:
+        return CountBody(field);
       case Kind::kCountOrAuto:
         return fmt::format("\"anyOf\": [{{\"enum\": [\"auto\"]}}, {{{}}}]", CountBody(field));
       case Kind::kNumber:
-        return fmt::format("\"type\": [\"number\", \"string\"], \"minimum\": {:g}, "
-                           "\"maximum\": {:g}, \"pattern\": \"\\\\$\\\\{{.+\\\\}}\"",
-                           field.min, field.max);
-      case Kind::kBytes: return Pattern("[0-9.]+(B|KiB|MiB|GiB)");
-      case Kind::kDuration: return Pattern("[0-9.]+(ms|s|m|h)");
-      case Kind::kShare: return Pattern("[0-9.]+%");
-      case Kind::kPath: return Pattern("/[^ ?#]*");
-      case Kind::kSecret: return "\"type\": \"string\", \"pattern\": \"\\\\$\\\\{.+\\\\}\"";
-      default: break;
+        return fmt::format(
+            "\"type\": [\"number\", \"string\"], \"minimum\": {:g}, "
+            "\"maximum\": {:g}, \"pattern\": \"\\\\$\\\\{{.+\\\\}}\"",
+            field.min, field.max);
+      case Kind::kBytes:
+        return Pattern("[0-9.]+(B|KiB|MiB|GiB)");
+      case Kind::kDuration:
+        return Pattern("[0-9.]+(ms|s|m|h)");
+      case Kind::kShare:
+        return Pattern("[0-9.]+%");
+      case Kind::kPath:
+        return Pattern("/[^ ?#]*");
+      case Kind::kSecret:
+        return "\"type\": \"string\", \"pattern\": \"\\\\$\\\\{.+\\\\}\"";
+      default:
+        break;
     }
     if (field.key == "version") return "\"enum\": [\"v1\"]";
     if (field.key != "algorithm") return "\"type\": \"string\", \"minLength\": 1";
@@ -102,9 +116,10 @@ class SchemaWriter {
   }
 
   static std::string CountBody(const Field& field) {
-    return fmt::format("\"type\": [\"integer\", \"string\"], \"minimum\": {:.0f}, "
-                       "\"maximum\": {:.0f}, \"pattern\": \"\\\\$\\\\{{.+\\\\}}\"",
-                       field.min, field.max);
+    return fmt::format(
+        "\"type\": [\"integer\", \"string\"], \"minimum\": {:.0f}, "
+        "\"maximum\": {:.0f}, \"pattern\": \"\\\\$\\\\{{.+\\\\}}\"",
+        field.min, field.max);
   }
 
   std::string ListBody(const Field& field, void* object, size_t depth) {
@@ -136,7 +151,8 @@ void AddRows(const Section& section, void* object, const std::string& prefix, st
       const std::string shown = ShowScalar(field, object);
       if (!shown.empty() && shown != "[]") value = fmt::format("`{}`", shown);
     }
-    table += fmt::format("| `{}` | {} | {} | {} |\n", path, DescribeKind(field), value, field.effect);
+    table +=
+        fmt::format("| `{}` | {} | {} | {} |\n", path, DescribeKind(field), value, field.effect);
     if (field.kind == Kind::kList) {
       AddRows(*field.section, field.append(object), path + "[].", table);
     }

@@ -30,15 +30,17 @@ bool IsHidden(const Field& field) {
 
 // Whether a YAML reader takes `text` for text: not for a number, a time or a flag.
 bool IsPlain(std::string_view text) {
-  constexpr std::string_view kFlags[] = {"off", "on", "yes", "no", "true", "false", "null", "y", "n"};
+  constexpr std::string_view kFlags[] = {"off",   "on",   "yes", "no", "true",
+                                         "false", "null", "y",   "n"};
   if (text.empty() || std::find(std::begin(kFlags), std::end(kFlags), text) != std::end(kFlags)) {
     return false;
   }
   const bool safe = std::all_of(text.begin(), text.end(), [](unsigned char c) {
-    return (std::isalnum(c) != 0 && c < 0x80) || c == '.' || c == '_' || c == '-' || c == '/' || c == ':';
+    return (std::isalnum(c) != 0 && c < 0x80) || c == '.' || c == '_' || c == '-' || c == '/' ||
+           c == ':';
   });
-  const bool begins_as_text = std::isalpha(static_cast<unsigned char>(text[0])) != 0 || text[0] == '/' ||
-                              std::count(text.begin(), text.end(), '.') > 1;
+  const bool begins_as_text = std::isalpha(static_cast<unsigned char>(text[0])) != 0 ||
+                              text[0] == '/' || std::count(text.begin(), text.end(), '.') > 1;
   return safe && begins_as_text && text.back() != ':';
 }
 
@@ -126,8 +128,8 @@ void FlattenSection(const Section& section, void* object, const std::string& pre
                     std::vector<Setting>& settings) {
   for (const Field& field : section.fields) {
     if (IsHidden(field)) continue;
-    const std::string path = prefix.empty() ? std::string(field.key)
-                                            : fmt::format("{}.{}", prefix, field.key);
+    const std::string path =
+        prefix.empty() ? std::string(field.key) : fmt::format("{}.{}", prefix, field.key);
     if (field.kind == Kind::kSection) {
       FlattenSection(*field.section, field.at(object), path, settings);
     } else if (field.kind == Kind::kList) {

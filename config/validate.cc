@@ -33,7 +33,8 @@ bool IsLoopback(std::string_view host) {
 bool Reaches(const HostPort& address, const HostPort& listener) {
   if (address.port != listener.port || listener.port == "0") return false;
   return address.host == listener.host ||
-         (IsEveryAddress(listener.host) && (IsLoopback(address.host) || IsEveryAddress(address.host)));
+         (IsEveryAddress(listener.host) &&
+          (IsLoopback(address.host) || IsEveryAddress(address.host)));
 }
 
 class Validator {
@@ -64,7 +65,9 @@ class Validator {
 
  private:
   void Say(const std::string& path, std::string message, bool warning) {
-    Add(diagnostics_, {.where = Find(where_, path), .path = path, .message = std::move(message),
+    Add(diagnostics_, {.where = Find(where_, path),
+                       .path = path,
+                       .message = std::move(message),
                        .warning = warning});
   }
   void Error(const std::string& path, std::string message) { Say(path, std::move(message), false); }
@@ -130,8 +133,9 @@ class Validator {
 
   void CheckIsNotOurs(const HostPort& address, const std::string& path) {
     const auto complain = [&](std::string_view listener) {
-      Error(path, fmt::format("\"{}:{}\" is this proxy itself ({}); requests would go round for ever",
-                              address.host, address.port, listener));
+      Error(path,
+            fmt::format("\"{}:{}\" is this proxy itself ({}); requests would go round for ever",
+                        address.host, address.port, listener));
     };
     for (const Listener& listener : config_.server.listeners) {
       if (Reaches(address, Split(listener.address))) complain(listener.name);
@@ -148,17 +152,18 @@ class Validator {
   void CheckTimes(const Pool& pool, const std::string& path) {
     const HealthCheck& health = pool.health_check;
     if (health.enabled && health.timeout > health.interval) {
-      Once(Origin(path, ".health_check.timeout"),
-           "is more than the interval; checks would overlap", false);
+      Once(Origin(path, ".health_check.timeout"), "is more than the interval; checks would overlap",
+           false);
     }
     const CircuitBreaker& breaker = pool.circuit_breaker;
     if (breaker.open_base > breaker.open_max) {
       Once(Origin(path, ".circuit_breaker.open_base"), "is more than open_max", false);
     }
     if (pool.load_reports.push && pool.load_reports.stale < absl::Milliseconds(500)) {
-      Once(Origin(path, ".load_reports.stale"),
-           "is below 500ms, the slowest beat of an engine's reports; idle engines would seem silent",
-           true);
+      Once(
+          Origin(path, ".load_reports.stale"),
+          "is below 500ms, the slowest beat of an engine's reports; idle engines would seem silent",
+          true);
     }
   }
 
@@ -188,7 +193,8 @@ class Validator {
     for (const Named& one : named) names.push_back(one.name);
     if (std::find(names.begin(), names.end(), name) != names.end()) return;
     const std::string_view nearest = Nearest(name, names);
-    std::string cure = names.empty() ? "there is none" : fmt::format("known: {}", fmt::join(names, ", "));
+    std::string cure =
+        names.empty() ? "there is none" : fmt::format("known: {}", fmt::join(names, ", "));
     if (!nearest.empty()) cure = fmt::format("did you mean \"{}\"?", nearest);
     Error(path, fmt::format("no {} is named \"{}\"; {}", what, name, cure));
   }
@@ -209,8 +215,9 @@ class Validator {
   void CheckModelName(const std::string& path, const std::string& name) {
     const auto [first, is_new] = models_.emplace(name, path);
     if (is_new) return;
-    Error(path, fmt::format("model \"{}\" is already served by {} on line {}; one model has one pool",
-                            name, first->second, LineOf(first->second)));
+    Error(path,
+          fmt::format("model \"{}\" is already served by {} on line {}; one model has one pool",
+                      name, first->second, LineOf(first->second)));
   }
 
   void CheckRoute(size_t index) {
@@ -230,9 +237,9 @@ class Validator {
     }
     for (size_t earlier = 0; earlier < index; ++earlier) {
       if (!Shadows(config_.routes[earlier], route)) continue;
-      Warn(path, fmt::format("is never reached: routes[{}] ({}, line {}) takes all its requests",
-                             earlier, config_.routes[earlier].name,
-                             LineOf(fmt::format("routes[{}]", earlier))));
+      Warn(path,
+           fmt::format("is never reached: routes[{}] ({}, line {}) takes all its requests", earlier,
+                       config_.routes[earlier].name, LineOf(fmt::format("routes[{}]", earlier))));
       break;
     }
   }

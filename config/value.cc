@@ -61,13 +61,17 @@ std::string ShowUnits(double number, std::span<const Unit> units) {
 
 std::string ShowNumber(const Field& field, double number) {
   switch (field.kind) {
-    case Kind::kDuration: return ShowUnits(number, kTimeUnits);
-    case Kind::kBytes: return ShowUnits(number, kByteUnits);
-    case Kind::kShare: return fmt::format("{:g}%", number * 100);
+    case Kind::kDuration:
+      return ShowUnits(number, kTimeUnits);
+    case Kind::kBytes:
+      return ShowUnits(number, kByteUnits);
+    case Kind::kShare:
+      return fmt::format("{:g}%", number * 100);
     case Kind::kNumber:
       if (number != std::floor(number)) return fmt::format("{:g}", number);
       [[fallthrough]];
-    default: return fmt::format("{:.0f}", number);
+    default:
+      return fmt::format("{:.0f}", number);
   }
 }
 
@@ -103,9 +107,15 @@ std::string ParseUnits(std::string_view text, std::span<const Unit> units, std::
 std::string StoreNumber(const Field& field, std::string_view text, double& number) {
   std::string wrong;
   switch (field.kind) {
-    case Kind::kDuration: wrong = ParseUnits(text, kTimeUnits, "duration", number); break;
-    case Kind::kBytes: wrong = ParseUnits(text, kByteUnits, "size", number); break;
-    case Kind::kShare: wrong = ParseUnits(text, kShareUnits, "share", number); break;
+    case Kind::kDuration:
+      wrong = ParseUnits(text, kTimeUnits, "duration", number);
+      break;
+    case Kind::kBytes:
+      wrong = ParseUnits(text, kByteUnits, "size", number);
+      break;
+    case Kind::kShare:
+      wrong = ParseUnits(text, kShareUnits, "share", number);
+      break;
     default: {
       const auto parsed = ParseDecimal(text);
       const bool whole = field.kind != Kind::kNumber;
@@ -130,7 +140,8 @@ bool IsWord(std::string_view text, std::string_view extra) {
 
 std::string CheckAddress(const Field& field, std::string_view text) {
   const bool bind = field.kind == Kind::kBindAddress;
-  const std::string_view example = bind ? "0.0.0.0:8080 or [::]:8080" : "10.0.0.11:8000, [fd00::1]:8000 or engine-1:8000";
+  const std::string_view example =
+      bind ? "0.0.0.0:8080 or [::]:8080" : "10.0.0.11:8000, [fd00::1]:8000 or engine-1:8000";
   if (text.find("://") != std::string_view::npos) {
     return fmt::format("\"{}\" is a URL; write host and port alone, like {}", text, example);
   }
@@ -171,8 +182,10 @@ std::string CheckText(const Field& field, std::string_view text) {
       }
       return "";
     case Kind::kAddress:
-    case Kind::kBindAddress: return CheckAddress(field, text);
-    default: return "";
+    case Kind::kBindAddress:
+      return CheckAddress(field, text);
+    default:
+      return "";
   }
 }
 
@@ -198,10 +211,9 @@ std::string StoreWord(const Field& field, std::string_view text, void* value) {
     return "";
   }
   const std::string_view nearest = Nearest(text, words);
-  return nearest.empty()
-             ? fmt::format("\"{}\" is not one of {}", text, fmt::join(words, ", "))
-             : fmt::format("\"{}\" is not one of {}; did you mean \"{}\"?", text,
-                           fmt::join(words, ", "), nearest);
+  return nearest.empty() ? fmt::format("\"{}\" is not one of {}", text, fmt::join(words, ", "))
+                         : fmt::format("\"{}\" is not one of {}; did you mean \"{}\"?", text,
+                                       fmt::join(words, ", "), nearest);
 }
 
 }  // namespace
@@ -211,7 +223,8 @@ std::string StoreScalar(const Field& field, std::string_view text, void* object)
   if (text.empty()) return "is empty; give it a value or leave the line out";
   switch (field.kind) {
     case Kind::kFlag:
-    case Kind::kChoice: return StoreWord(field, text, value);
+    case Kind::kChoice:
+      return StoreWord(field, text, value);
     case Kind::kCountOrAuto:
       if (text == "auto") {
         As<uint32_t>(value) = 0;
@@ -246,25 +259,33 @@ std::string StoreScalar(const Field& field, std::string_view text, void* object)
 std::string ShowScalar(const Field& field, const void* object) {
   const void* value = field.at(const_cast<void*>(object));  // at() only adds an offset.
   switch (field.kind) {
-    case Kind::kFlag: return As<bool>(value) ? "true" : "false";
-    case Kind::kChoice: return std::string(Split(field.words)[static_cast<size_t>(field.get(value))]);
+    case Kind::kFlag:
+      return As<bool>(value) ? "true" : "false";
+    case Kind::kChoice:
+      return std::string(Split(field.words)[static_cast<size_t>(field.get(value))]);
     case Kind::kCountOrAuto:
       if (As<uint32_t>(value) == 0) return "auto";
       [[fallthrough]];
-    case Kind::kCount: return std::to_string(As<uint32_t>(value));
-    case Kind::kBytes: return ShowNumber(field, static_cast<double>(As<uint64_t>(value)));
-    case Kind::kDuration: return ShowNumber(field, absl::ToDoubleSeconds(As<absl::Duration>(value)));
+    case Kind::kCount:
+      return std::to_string(As<uint32_t>(value));
+    case Kind::kBytes:
+      return ShowNumber(field, static_cast<double>(As<uint64_t>(value)));
+    case Kind::kDuration:
+      return ShowNumber(field, absl::ToDoubleSeconds(As<absl::Duration>(value)));
     case Kind::kShare:
-    case Kind::kNumber: return ShowNumber(field, As<double>(value));
+    case Kind::kNumber:
+      return ShowNumber(field, As<double>(value));
     case Kind::kSecret:
-    case Kind::kSecretFile: return As<std::string>(value).empty() ? "" : "***";
+    case Kind::kSecretFile:
+      return As<std::string>(value).empty() ? "" : "***";
     case Kind::kSecretsFile: {
       const auto& keys = As<std::vector<std::string>>(value);
       return keys.empty() ? "" : fmt::format("*** ({} keys)", keys.size());
     }
     case Kind::kTexts:
       return fmt::format("[{}]", fmt::join(As<std::vector<std::string>>(value), ", "));
-    default: return As<std::string>(value);
+    default:
+      return As<std::string>(value);
   }
 }
 
@@ -274,25 +295,42 @@ std::string DescribeKind(const Field& field) {
                        ShowNumber(field, field.max));
   };
   switch (field.kind) {
-    case Kind::kName: return "name";
-    case Kind::kText: return "text";
-    case Kind::kTexts: return "list of texts";
-    case Kind::kPath: return "path";
+    case Kind::kName:
+      return "name";
+    case Kind::kText:
+      return "text";
+    case Kind::kTexts:
+      return "list of texts";
+    case Kind::kPath:
+      return "path";
     case Kind::kAddress:
-    case Kind::kBindAddress: return "HOST:PORT";
-    case Kind::kFlag: return "true or false";
-    case Kind::kCount: return range("count");
-    case Kind::kCountOrAuto: return range("auto, or count");
-    case Kind::kBytes: return range("size");
-    case Kind::kDuration: return range("duration");
-    case Kind::kShare: return range("share");
-    case Kind::kNumber: return range("number");
-    case Kind::kChoice: return fmt::format("{}", fmt::join(Split(field.words), ", "));
-    case Kind::kSecret: return "${NAME}";
+    case Kind::kBindAddress:
+      return "HOST:PORT";
+    case Kind::kFlag:
+      return "true or false";
+    case Kind::kCount:
+      return range("count");
+    case Kind::kCountOrAuto:
+      return range("auto, or count");
+    case Kind::kBytes:
+      return range("size");
+    case Kind::kDuration:
+      return range("duration");
+    case Kind::kShare:
+      return range("share");
+    case Kind::kNumber:
+      return range("number");
+    case Kind::kChoice:
+      return fmt::format("{}", fmt::join(Split(field.words), ", "));
+    case Kind::kSecret:
+      return "${NAME}";
     case Kind::kSecretFile:
-    case Kind::kSecretsFile: return "file";
-    case Kind::kSection: return "fields";
-    case Kind::kList: return fmt::format("list, up to {}", field.max);
+    case Kind::kSecretsFile:
+      return "file";
+    case Kind::kSection:
+      return "fields";
+    case Kind::kList:
+      return fmt::format("list, up to {}", field.max);
   }
   return "";
 }

@@ -26,7 +26,7 @@ Location At(const YAML::Mark& mark) {
 // One map or list that is still open.
 struct Open {
   YamlNode node;
-  bool wants_value = false;  // A map's key was read.
+  bool wants_value = false;                     // A map's key was read.
   absl::flat_hash_map<std::string, int> lines;  // Of a map's keys.
 };
 
@@ -139,8 +139,8 @@ class Builder final : public YAML::EventHandler {
     if (key == "<<") {
       Complain(where, "merge keys (<<) are not supported; use `defaults`");
     } else if (const auto [first, is_new] = map.lines.emplace(key, where.line); !is_new) {
-      Complain(where, fmt::format("\"{}\" is given twice; the first is on line {}", key,
-                                  first->second));
+      Complain(where,
+               fmt::format("\"{}\" is given twice; the first is on line {}", key, first->second));
     }
     map.node.keys.emplace_back(key, where);
     map.wants_value = true;

@@ -18,9 +18,9 @@ struct YamlNode {
   enum class Kind { kNothing, kScalar, kList, kMap };
   Kind kind = Kind::kNothing;
   Location where;
-  std::string scalar;                                     // kScalar.
-  std::vector<YamlNode> items;                            // kList, and a kMap's values ...
-  std::vector<std::pair<std::string, Location>> keys;     // ... whose keys these are.
+  std::string scalar;                                  // kScalar.
+  std::vector<YamlNode> items;                         // kList, and a kMap's values ...
+  std::vector<std::pair<std::string, Location>> keys;  // ... whose keys these are.
 
   // The value of a map's key, or null.
   const YamlNode* Get(std::string_view key) const;

@@ -29,7 +29,8 @@ void ParamReader::Number(std::string_view key, double lowest, double highest, do
     double number = 0;
     if (!ParseNumber(text, number) || number < lowest || number > highest) {
       if (error_.empty()) {
-        error_ = fmt::format("{}: \"{}\" is not a number from {} to {}", key, text, lowest, highest);
+        error_ =
+            fmt::format("{}: \"{}\" is not a number from {} to {}", key, text, lowest, highest);
       }
       return;
     }

@@ -44,11 +44,11 @@ absl::StatusOr<std::unique_ptr<Policy>> MakePolicy(std::string_view name, const 
   std::array<std::string_view, kInfos.size()> names;
   for (size_t i = 0; i < kInfos.size(); ++i) names[i] = kInfos[i].name;
   const std::string_view nearest = Nearest(name, names);
-  return absl::NotFoundError(fmt::format("no policy is named \"{}\"; {}", name,
-                                         nearest.empty()
-                                             ? fmt::format("known: {}", fmt::join(names, ", "))
-                                             : fmt::format("did you mean \"{}\"? known: {}", nearest,
-                                                           fmt::join(names, ", "))));
+  return absl::NotFoundError(fmt::format(
+      "no policy is named \"{}\"; {}", name,
+      nearest.empty()
+          ? fmt::format("known: {}", fmt::join(names, ", "))
+          : fmt::format("did you mean \"{}\"? known: {}", nearest, fmt::join(names, ", "))));
 }
 
 }  // namespace penstock::lb

@@ -51,11 +51,11 @@ struct Weights {
 
 // What the candidates have in common.
 struct Fleet {
-  bool own = false;         // The common rung is kOwn.
-  float median_t = 0;       // 0: nobody has latency.
-  float max_running = 1;    // For candidates that do not say.
+  bool own = false;       // The common rung is kOwn.
+  float median_t = 0;     // 0: nobody has latency.
+  float max_running = 1;  // For candidates that do not say.
   float mean_u = 1;
-  float mean_kv_term = 0;   // For candidates that do not say.
+  float mean_kv_term = 0;  // For candidates that do not say.
 };
 
 bool HasLatency(const Candidate& candidate) { return candidate.ttft_s >= 0; }
@@ -66,8 +66,7 @@ float WaitThere(const Candidate& candidate) {
 }
 
 float Load(const Fleet& fleet, const Candidate& candidate) {
-  const float max_running =
-      candidate.max_running > 0 ? candidate.max_running : fleet.max_running;
+  const float max_running = candidate.max_running > 0 ? candidate.max_running : fleet.max_running;
   const float carried =
       fleet.own ? candidate.inflight : candidate.reported_total + candidate.sent_since;
   return (carried + 1) / (max_running * WeightNow(candidate));
@@ -132,8 +131,10 @@ Fleet Survey(std::span<const Candidate> candidates, bool with_kv, Dice& dice) {
 class WeightedScore final : public Policy {
  public:
   explicit WeightedScore(const Weights& weights)
-      : alpha_(static_cast<float>(weights.alpha)), beta_(static_cast<float>(weights.beta)),
-        gamma_(static_cast<float>(weights.gamma)), delta_(static_cast<float>(weights.delta)) {}
+      : alpha_(static_cast<float>(weights.alpha)),
+        beta_(static_cast<float>(weights.beta)),
+        gamma_(static_cast<float>(weights.gamma)),
+        delta_(static_cast<float>(weights.delta)) {}
 
   std::optional<size_t> Pick(const RequestInfo& request, std::span<const Candidate> candidates,
                              std::span<Terms> terms_out) override {
@@ -165,8 +166,8 @@ class WeightedScore final : public Policy {
       const auto prompt_tokens = static_cast<float>(request.prompt_tokens);
       terms.prefix = std::min(candidate.prefix_tokens, prompt_tokens) / prompt_tokens;
     }
-    terms.score = alpha_ * terms.latency + beta_ * terms.queue + gamma_ * terms.kv -
-                  delta_ * terms.prefix;
+    terms.score =
+        alpha_ * terms.latency + beta_ * terms.queue + gamma_ * terms.kv - delta_ * terms.prefix;
     return terms;
   }
 

@@ -10,8 +10,8 @@
 namespace penstock {
 
 inline constexpr int kExitOk = 0;
-inline constexpr int kExitWrong = 1;     // The file has errors; for diff: it differs.
-inline constexpr int kExitUsage = 2;     // For diff: a file has errors.
+inline constexpr int kExitWrong = 1;  // The file has errors; for diff: it differs.
+inline constexpr int kExitUsage = 2;  // For diff: a file has errors.
 inline constexpr int kExitNoRoute = 3;
 
 // penstock check FILE. `format` is text, json or github (annotations of a workflow

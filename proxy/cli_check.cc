@@ -67,7 +67,8 @@ void WriteGithub(const ParseResult& result, std::ostream& out) {
 int RunCheck(const std::string& file, std::string_view format, bool strict, std::ostream& out,
              std::ostream& err) {
   if (format != "text" && format != "json" && format != "github") {
-    err << fmt::format("penstock check: no format is named \"{}\"; known: text, json, github\n", format);
+    err << fmt::format("penstock check: no format is named \"{}\"; known: text, json, github\n",
+                       format);
     return kExitUsage;
   }
   const ParseResult result = LoadPolicyFile(file);

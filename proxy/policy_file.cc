@@ -18,9 +18,9 @@ using config::LoadBalancing;
 // trying each alone, so that no message needs to be taken apart.
 void CheckBalancing(const LoadBalancing& balancing, const std::string& path,
                     std::vector<Diagnostic>& diagnostics) {
-  const auto complain = [&](config::Location where, const std::string& at, const absl::Status& wrong) {
-    diagnostics.push_back(
-        {.where = where, .path = at, .message = std::string(wrong.message())});
+  const auto complain = [&](config::Location where, const std::string& at,
+                            const absl::Status& wrong) {
+    diagnostics.push_back({.where = where, .path = at, .message = std::string(wrong.message())});
   };
   if (const auto alone = lb::MakePolicy(balancing.algorithm, {}); !alone.ok()) {
     complain(balancing.where, path + ".algorithm", alone.status());
@@ -55,8 +55,9 @@ config::ParseResult CheckPolicies(config::ParseResult result) {
     const auto [line, column] = diagnostic.where;
     if (!said.emplace(line, column, diagnostic.message).second) continue;
     const size_t dot = diagnostic.path.find('.');
-    const bool in_pool = result.where.contains(std::string_view(diagnostic.path).substr(
-        0, diagnostic.path.find(".load_balancing") + sizeof(".load_balancing") - 1));
+    const bool in_pool = result.where.contains(
+        std::string_view(diagnostic.path)
+            .substr(0, diagnostic.path.find(".load_balancing") + sizeof(".load_balancing") - 1));
     if (!in_pool && defaults.line > 0) diagnostic.path = "defaults" + diagnostic.path.substr(dot);
     diagnostic.file = result.config->file;
     config::Add(result.diagnostics, std::move(diagnostic));

@@ -44,7 +44,9 @@ std::string Wrong(std::string_view text) {
   return messages;
 }
 
-std::string WrongPool(std::string_view more) { return Wrong(std::string(kPool) + std::string(more)); }
+std::string WrongPool(std::string_view more) {
+  return Wrong(std::string(kPool) + std::string(more));
+}
 
 TEST(Parse, AFileOfOnePoolHasEveryDefault) {
   const ParseResult result = Read(kPool);
@@ -124,100 +126,121 @@ class Refuses : public testing::TestWithParam<Case> {};
 
 TEST_P(Refuses, WithThePlaceAndTheCure) {
   const auto& [text, message] = GetParam();
-  const std::string found = text.starts_with("version") || text.empty() ? Wrong(text) : WrongPool(text);
+  const std::string found =
+      text.starts_with("version") || text.empty() ? Wrong(text) : WrongPool(text);
   EXPECT_EQ(found, message);
 }
 
-INSTANTIATE_TEST_SUITE_P(Fields, Refuses, testing::Values(
-    Case{"    timeouts: {conect: 1s}\n",
-         "5:16: pools[0].timeouts: unknown field \"conect\"; did you mean \"connect\"?\n"},
-    Case{"timout: 1s\n",
-         "5:1: unknown field \"timout\"; known: version, server, defaults, pools, routes, caches, "
-         "observability\n"},
-    Case{"    timeouts: {connect: 15}\n",
-         "5:25: pools[0].timeouts.connect: \"15\" has no unit; write 15ms, 15s, 15m or 15h\n"},
-    Case{"    timeouts: {connect: 0ms}\n",
-         "5:25: pools[0].timeouts.connect: \"0ms\" is out of range; allowed: 1ms to 1h\n"},
-    Case{"    timeouts: {connect: -1s}\n",
-         "5:25: pools[0].timeouts.connect: \"-1s\" is not a duration; write it like 15ms, 15s, 15m or 15h\n"},
-    Case{"    timeouts: {connect: 1 s}\n",
-         "5:25: pools[0].timeouts.connect: \"1 s\" is not a duration; write it like 15ms, 15s, 15m or 15h\n"},
-    Case{"    timeouts: 1s\n",
-         "5:15: pools[0].timeouts: expected a map of fields, found a single value\n"},
-    Case{"    timeouts: [1s]\n", "5:15: pools[0].timeouts: expected a map of fields, found a list\n"},
-    Case{"    timeouts: {connect: [1s]}\n",
-         "5:25: pools[0].timeouts.connect: expected duration, 1ms to 1h, found a list\n"},
-    Case{"    timeouts:\n",
-         "5:5: pools[0].timeouts: has no value; give it one or leave the line out\n"},
-    Case{"    cache: \"\"\n",
-         "5:12: pools[0].cache: is empty; give it a value or leave the line out\n"},
-    Case{"    cache: ${EMPTY}\n",
-         "5:12: pools[0].cache: is empty; give it a value or leave the line out\n"},
-    Case{"    cache: ${MISSING}\n",
-         "5:12: pools[0].cache: the environment has no MISSING; set it, or write ${MISSING:-DEFAULT}\n"},
-    Case{"    cache: ${MISSING\n", "5:12: pools[0].cache: \"${MISSING\" lacks the closing }\n"},
-    Case{"    cache: a b\n",
-         "5:12: pools[0].cache: \"a b\" is not a name; letters, digits and . _ - : / @ [ ] only\n"},
-    Case{"    retry: {budget: 0.5}\n",
-         "5:21: pools[0].retry.budget: \"0.5\" has no unit; write 15%\n"},
-    Case{"    retry: {budget: 120%}\n",
-         "5:21: pools[0].retry.budget: \"120%\" is out of range; allowed: 0% to 100%\n"},
-    Case{"    retry: {attempts: 1_0}\n",
-         "5:23: pools[0].retry.attempts: \"1_0\" is not a whole number; allowed: 0 to 10\n"},
-    Case{"    retry: {attempts: 010}\n",
-         "5:23: pools[0].retry.attempts: \"010\" is not a whole number; allowed: 0 to 10\n"},
-    Case{"    retry: {attempts: 99}\n",
-         "5:23: pools[0].retry.attempts: \"99\" is out of range; allowed: 0 to 10\n"},
-    Case{"    health_check: {enabled: yes}\n",
-         "5:29: pools[0].health_check.enabled: \"yes\" is not one of false, true\n"},
-    Case{"    health_check: {path: health}\n",
-         "5:26: pools[0].health_check.path: \"health\" is not a path; it begins with / and has no "
-         "space, ? or #\n"},
-    Case{"    auth: {mode: replaced}\n",
-         "5:18: pools[0].auth.mode: \"replaced\" is not one of pass, replace, require; did you mean "
-         "\"replace\"?\n"},
-    Case{"    auth: {mode: replace, key: sk-123}\n",
-         "5:32: pools[0].auth.key: a secret does not stand in the policy file; write ${NAME}, or use "
-         "key_file\n"},
-    Case{"    auth: {mode: replace, key_file: gone}\n",
-         "5:37: pools[0].auth.key_file: cannot read /etc/penstock/gone: No such file or directory\n"},
-    Case{"server: {workers: 0}\n",
-         "5:19: server.workers: \"0\" is out of range; allowed: 1 to 256\n"},
-    Case{"server: {workers: many}\n",
-         "5:19: server.workers: \"many\" is not a whole number; allowed: auto, or 1 to 256\n"},
-    Case{"server: {limits: {request_body: 10MB}}\n",
-         "5:33: server.limits.request_body: \"10MB\" is not a size; write it like 15B, 15KiB, 15MiB or "
-         "15GiB\n"},
-    Case{"server: {listeners: [\"0.0.0.0:70000\"]}\n",
-         "5:22: server.listeners[0].address: \"70000\" is not a port; allowed: 0 to 65535\n"},
-    Case{"server: {listeners: [\":8080\"]}\n",
-         "5:22: server.listeners[0].address: \":8080\" has no host; write it like 0.0.0.0:8080 or "
-         "[::]:8080\n"},
-    Case{"server: {listeners: [\"[::1]\"]}\n",
-         "5:22: server.listeners[0].address: \"[::1]\" has no port; write it like 0.0.0.0:8080 or "
-         "[::]:8080\n"}));
+INSTANTIATE_TEST_SUITE_P(
+    Fields, Refuses,
+    testing::Values(
+        Case{"    timeouts: {conect: 1s}\n",
+             "5:16: pools[0].timeouts: unknown field \"conect\"; did you mean \"connect\"?\n"},
+        Case{"timout: 1s\n",
+             "5:1: unknown field \"timout\"; known: version, server, defaults, pools, routes, "
+             "caches, "
+             "observability\n"},
+        Case{"    timeouts: {connect: 15}\n",
+             "5:25: pools[0].timeouts.connect: \"15\" has no unit; write 15ms, 15s, 15m or 15h\n"},
+        Case{"    timeouts: {connect: 0ms}\n",
+             "5:25: pools[0].timeouts.connect: \"0ms\" is out of range; allowed: 1ms to 1h\n"},
+        Case{"    timeouts: {connect: -1s}\n",
+             "5:25: pools[0].timeouts.connect: \"-1s\" is not a duration; write it like 15ms, 15s, "
+             "15m or 15h\n"},
+        Case{"    timeouts: {connect: 1 s}\n",
+             "5:25: pools[0].timeouts.connect: \"1 s\" is not a duration; write it like 15ms, 15s, "
+             "15m or 15h\n"},
+        Case{"    timeouts: 1s\n",
+             "5:15: pools[0].timeouts: expected a map of fields, found a single value\n"},
+        Case{"    timeouts: [1s]\n",
+             "5:15: pools[0].timeouts: expected a map of fields, found a list\n"},
+        Case{"    timeouts: {connect: [1s]}\n",
+             "5:25: pools[0].timeouts.connect: expected duration, 1ms to 1h, found a list\n"},
+        Case{"    timeouts:\n",
+             "5:5: pools[0].timeouts: has no value; give it one or leave the line out\n"},
+        Case{"    cache: \"\"\n",
+             "5:12: pools[0].cache: is empty; give it a value or leave the line out\n"},
+        Case{"    cache: ${EMPTY}\n",
+             "5:12: pools[0].cache: is empty; give it a value or leave the line out\n"},
+        Case{"    cache: ${MISSING}\n",
+             "5:12: pools[0].cache: the environment has no MISSING; set it, or write "
+             "${MISSING:-DEFAULT}\n"},
+        Case{"    cache: ${MISSING\n", "5:12: pools[0].cache: \"${MISSING\" lacks the closing }\n"},
+        Case{"    cache: a b\n",
+             "5:12: pools[0].cache: \"a b\" is not a name; letters, digits and . _ - : / @ [ ] "
+             "only\n"},
+        Case{"    retry: {budget: 0.5}\n",
+             "5:21: pools[0].retry.budget: \"0.5\" has no unit; write 15%\n"},
+        Case{"    retry: {budget: 120%}\n",
+             "5:21: pools[0].retry.budget: \"120%\" is out of range; allowed: 0% to 100%\n"},
+        Case{"    retry: {attempts: 1_0}\n",
+             "5:23: pools[0].retry.attempts: \"1_0\" is not a whole number; allowed: 0 to 10\n"},
+        Case{"    retry: {attempts: 010}\n",
+             "5:23: pools[0].retry.attempts: \"010\" is not a whole number; allowed: 0 to 10\n"},
+        Case{"    retry: {attempts: 99}\n",
+             "5:23: pools[0].retry.attempts: \"99\" is out of range; allowed: 0 to 10\n"},
+        Case{"    health_check: {enabled: yes}\n",
+             "5:29: pools[0].health_check.enabled: \"yes\" is not one of false, true\n"},
+        Case{"    health_check: {path: health}\n",
+             "5:26: pools[0].health_check.path: \"health\" is not a path; it begins with / and has "
+             "no "
+             "space, ? or #\n"},
+        Case{"    auth: {mode: replaced}\n",
+             "5:18: pools[0].auth.mode: \"replaced\" is not one of pass, replace, require; did you "
+             "mean "
+             "\"replace\"?\n"},
+        Case{"    auth: {mode: replace, key: sk-123}\n",
+             "5:32: pools[0].auth.key: a secret does not stand in the policy file; write ${NAME}, "
+             "or use "
+             "key_file\n"},
+        Case{"    auth: {mode: replace, key_file: gone}\n",
+             "5:37: pools[0].auth.key_file: cannot read /etc/penstock/gone: No such file or "
+             "directory\n"},
+        Case{"server: {workers: 0}\n",
+             "5:19: server.workers: \"0\" is out of range; allowed: 1 to 256\n"},
+        Case{"server: {workers: many}\n",
+             "5:19: server.workers: \"many\" is not a whole number; allowed: auto, or 1 to 256\n"},
+        Case{"server: {limits: {request_body: 10MB}}\n",
+             "5:33: server.limits.request_body: \"10MB\" is not a size; write it like 15B, 15KiB, "
+             "15MiB or "
+             "15GiB\n"},
+        Case{"server: {listeners: [\"0.0.0.0:70000\"]}\n",
+             "5:22: server.listeners[0].address: \"70000\" is not a port; allowed: 0 to 65535\n"},
+        Case{"server: {listeners: [\":8080\"]}\n",
+             "5:22: server.listeners[0].address: \":8080\" has no host; write it like 0.0.0.0:8080 "
+             "or "
+             "[::]:8080\n"},
+        Case{"server: {listeners: [\"[::1]\"]}\n",
+             "5:22: server.listeners[0].address: \"[::1]\" has no port; write it like 0.0.0.0:8080 "
+             "or "
+             "[::]:8080\n"}));
 
-INSTANTIATE_TEST_SUITE_P(Files, Refuses, testing::Values(
-    Case{"", "is empty; begin with version: v1 and pools:\n"},
-    Case{"version: v1\n", "1:1: has no \"pools\", which is required\n"},
-    Case{"version: v2\npools: []\n",
-         "1:10: version: \"v2\" is not known; this penstock reads v1\n"},
-    Case{"version: v1\npools: []\n", "2:8: pools: is empty; a proxy needs a pool to send requests to\n"},
-    Case{"version: v1\npools: [{name: a, backends: [\"http://h:1\"]}]\n",
-         "2:30: pools[0].backends[0].address: \"http://h:1\" is a URL; write host and port alone, like "
-         "10.0.0.11:8000, [fd00::1]:8000 or engine-1:8000\n"},
-    Case{"version: v1\npools: [{name: a, backends: [{weight: 1}]}]\n",
-         "2:30: pools[0].backends[0]: has no \"address\", which is required\n"},
-    Case{"version: v1\npools: [{name: a, backends: [{address: \"h:1\", weight: 0}]}]\n",
-         "2:55: pools[0].backends[0].weight: \"0\" is out of range; allowed: 0.001 to 1000000\n"},
-    Case{"version: v1\nversion: v1\npools: [{name: a, backends: [\"h:1\"]}]\n",
-         "2:1: \"version\" is given twice; the first is on line 1\n"},
-    Case{"version: v1\npools: &p [{name: a, backends: [\"h:1\"]}]\n",
-         "2:8: anchors (&name) are not supported; write the value out, or use `defaults`\n"},
-    Case{"version: !!str v1\npools: [{name: a, backends: [\"h:1\"]}]\n",
-         "1:10: tags (tag:yaml.org,2002:str) are not supported; leave it out\n"},
-    Case{"version: v1\npools: [{name: a, backends: [\"h:1\"]}]\n---\nmore: 1\n",
-         "4:1: a second document (---); a policy file has one\n"}));
+INSTANTIATE_TEST_SUITE_P(
+    Files, Refuses,
+    testing::Values(
+        Case{"", "is empty; begin with version: v1 and pools:\n"},
+        Case{"version: v1\n", "1:1: has no \"pools\", which is required\n"},
+        Case{"version: v2\npools: []\n",
+             "1:10: version: \"v2\" is not known; this penstock reads v1\n"},
+        Case{"version: v1\npools: []\n",
+             "2:8: pools: is empty; a proxy needs a pool to send requests to\n"},
+        Case{"version: v1\npools: [{name: a, backends: [\"http://h:1\"]}]\n",
+             "2:30: pools[0].backends[0].address: \"http://h:1\" is a URL; write host and port "
+             "alone, like "
+             "10.0.0.11:8000, [fd00::1]:8000 or engine-1:8000\n"},
+        Case{"version: v1\npools: [{name: a, backends: [{weight: 1}]}]\n",
+             "2:30: pools[0].backends[0]: has no \"address\", which is required\n"},
+        Case{"version: v1\npools: [{name: a, backends: [{address: \"h:1\", weight: 0}]}]\n",
+             "2:55: pools[0].backends[0].weight: \"0\" is out of range; allowed: 0.001 to "
+             "1000000\n"},
+        Case{"version: v1\nversion: v1\npools: [{name: a, backends: [\"h:1\"]}]\n",
+             "2:1: \"version\" is given twice; the first is on line 1\n"},
+        Case{"version: v1\npools: &p [{name: a, backends: [\"h:1\"]}]\n",
+             "2:8: anchors (&name) are not supported; write the value out, or use `defaults`\n"},
+        Case{"version: !!str v1\npools: [{name: a, backends: [\"h:1\"]}]\n",
+             "1:10: tags (tag:yaml.org,2002:str) are not supported; leave it out\n"},
+        Case{"version: v1\npools: [{name: a, backends: [\"h:1\"]}]\n---\nmore: 1\n",
+             "4:1: a second document (---); a policy file has one\n"}));
 
 TEST(Parse, FindsEveryErrorInOneReading) {
   EXPECT_EQ(Wrong("version: v1\n"

@@ -24,7 +24,8 @@ std::vector<std::string> Changes(std::string_view before, std::string_view after
 using Lines = std::vector<std::string>;
 
 TEST(Show, WhatItPrintsMeansTheSame) {
-  const Config config = *LoadFile(std::string(PENSTOCK_SOURCE_DIR) + "/config/quickstart.yaml").config;
+  const Config config =
+      *LoadFile(std::string(PENSTOCK_SOURCE_DIR) + "/config/quickstart.yaml").config;
   const std::string shown = Show(config);
   const ParseResult again = Parse(shown, "shown");
   ASSERT_TRUE(again.ok()) << again.Messages() << shown;
@@ -33,8 +34,9 @@ TEST(Show, WhatItPrintsMeansTheSame) {
 }
 
 TEST(Show, QuotesWhatYamlWouldTakeForSomethingElse) {
-  const std::string shown = Show(Read("pools: [{name: \"1\", models: [\"no\", \"a b\", plain/7b:q4], "
-                                      "backends: [\"[::1]:1\"]}]\nobservability: {access_log: \"off\"}\n"));
+  const std::string shown =
+      Show(Read("pools: [{name: \"1\", models: [\"no\", \"a b\", plain/7b:q4], "
+                "backends: [\"[::1]:1\"]}]\nobservability: {access_log: \"off\"}\n"));
   for (const char* line : {"name: \"1\"", "name: \"no\"", "name: \"a b\"", "name: plain/7b:q4",
                            "address: \"[::1]:1\"", "access_log: \"off\""}) {
     EXPECT_NE(shown.find(line), std::string::npos) << line << "\n" << shown;
@@ -60,12 +62,14 @@ TEST(Diff, TheSameFileInOtherWordsIsNoDifference) {
 }
 
 TEST(Diff, NamesWhatChangedByTheNamesInTheFile) {
-  EXPECT_EQ(Changes("pools: [{name: a, backends: [\"a:1\", {name: b, address: \"b:1\"}]}]\n",
-                    "pools: [{name: a, backends: [{name: b, address: \"b:2\"}], retry: {attempts: 0}}]\n"),
-            (Lines{"pools[a].backends[b].address: b:1 -> b:2", "pools[a].retry.attempts: 1 -> 0",
-                   "pools[a].backends[a:1].address: a:1 -> ",
-                   "pools[a].backends[a:1].max_requests: 1024 -> ",
-                   "pools[a].backends[a:1].name: a:1 -> ", "pools[a].backends[a:1].weight: 1 -> "}));
+  EXPECT_EQ(
+      Changes(
+          "pools: [{name: a, backends: [\"a:1\", {name: b, address: \"b:1\"}]}]\n",
+          "pools: [{name: a, backends: [{name: b, address: \"b:2\"}], retry: {attempts: 0}}]\n"),
+      (Lines{"pools[a].backends[b].address: b:1 -> b:2", "pools[a].retry.attempts: 1 -> 0",
+             "pools[a].backends[a:1].address: a:1 -> ",
+             "pools[a].backends[a:1].max_requests: 1024 -> ",
+             "pools[a].backends[a:1].name: a:1 -> ", "pools[a].backends[a:1].weight: 1 -> "}));
 }
 
 TEST(Diff, TheOrderOfRoutesMatters) {

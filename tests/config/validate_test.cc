@@ -21,7 +21,9 @@ std::string Messages(std::string_view text) {
 
 constexpr std::string_view kA = "pools: [{name: a, models: [m], backends: [\"a:1\"]}]\n";
 
-std::string WithPoolA(std::string_view more) { return Messages(std::string(kA) + std::string(more)); }
+std::string WithPoolA(std::string_view more) {
+  return Messages(std::string(kA) + std::string(more));
+}
 
 TEST(Validate, AModelHasOnePool) {
   EXPECT_EQ(Messages("pools:\n"
@@ -36,8 +38,9 @@ TEST(Validate, NamesAreTakenOnce) {
                      "  - {name: a, models: [m], backends: [\"a:1\"]}\n"
                      "  - {name: a, models: [n], backends: [\"b:1\"]}\n"),
             "p:4:12: pools[1].name: \"a\" is taken by pools[0] on line 3\n");
-  EXPECT_EQ(Messages("pools: [{name: a, backends: [\"a:1\", \"a:1\"]}]\n"),
-            "p:2:37: pools[0].backends[1].name: \"a:1\" is taken by pools[0].backends[0] on line 2\n");
+  EXPECT_EQ(
+      Messages("pools: [{name: a, backends: [\"a:1\", \"a:1\"]}]\n"),
+      "p:2:37: pools[0].backends[1].name: \"a:1\" is taken by pools[0].backends[0] on line 2\n");
   EXPECT_EQ(Messages("pools: [{name: a, backends: [\"a:1\", {name: x, address: \"a:1\"}]}]\n"),
             "p:2:56: pools[0].backends[1].address: \"a:1\" is taken by pools[0].backends[0]\n");
 }
@@ -48,17 +51,19 @@ TEST(Validate, APoolNeedsABackend) {
 }
 
 TEST(Validate, APortIsListenedOnOnce) {
-  EXPECT_EQ(WithPoolA("server: {listeners: [\"127.0.0.1:80\", \"0.0.0.0:80\"]}\n"),
-            "p:3:38: server.listeners[1].address: \"0.0.0.0:80\" is already listened on by "
-            "server.listeners[0].address\n"
-            "p:3:38: server.listeners[1].name: \"public\" is taken by server.listeners[0] on line 3\n");
+  EXPECT_EQ(
+      WithPoolA("server: {listeners: [\"127.0.0.1:80\", \"0.0.0.0:80\"]}\n"),
+      "p:3:38: server.listeners[1].address: \"0.0.0.0:80\" is already listened on by "
+      "server.listeners[0].address\n"
+      "p:3:38: server.listeners[1].name: \"public\" is taken by server.listeners[0] on line 3\n");
   EXPECT_EQ(WithPoolA("server: {listeners: [\"127.0.0.1:9901\"]}\n"),
             "p:3:22: server.listeners[0].address: \"127.0.0.1:9901\" is already listened on by "
             "server.admin.address\n");
   EXPECT_EQ(WithPoolA("server: {listeners: [{name: a, address: \"10.0.0.1:80\"}, "
                       "{name: b, address: \"10.0.0.2:80\"}]}\n"),
             "");
-  EXPECT_EQ(WithPoolA("server: {admin: {address: \"127.0.0.1:0\"}, listeners: [\"127.0.0.1:0\"]}\n"), "")
+  EXPECT_EQ(
+      WithPoolA("server: {admin: {address: \"127.0.0.1:0\"}, listeners: [\"127.0.0.1:0\"]}\n"), "")
       << "port 0 is any free one";
 }
 
@@ -106,17 +111,19 @@ TEST(Validate, WarnsOfAPoolThatNothingReaches) {
 }
 
 TEST(Validate, ChecksDoNotOverlapAndTheMessageStandsWhereTheValueDoes) {
-  EXPECT_EQ(Messages("defaults: {health_check: {timeout: 5s}}\n"
-                     "pools:\n"
-                     "  - {name: a, models: [m], backends: [\"a:1\"]}\n"
-                     "  - {name: b, models: [n], backends: [\"b:1\"]}\n"),
-            "p:2:36: defaults.health_check.timeout: is more than the interval; checks would overlap\n");
+  EXPECT_EQ(
+      Messages("defaults: {health_check: {timeout: 5s}}\n"
+               "pools:\n"
+               "  - {name: a, models: [m], backends: [\"a:1\"]}\n"
+               "  - {name: b, models: [n], backends: [\"b:1\"]}\n"),
+      "p:2:36: defaults.health_check.timeout: is more than the interval; checks would overlap\n");
 }
 
 TEST(Validate, LimitsFitIntoEachOther) {
-  EXPECT_EQ(WithPoolA("server: {limits: {request_body: 1GiB}}\n"),
-            "p:3:33: server.limits.request_body: is more than buffered_bytes, so no such body would "
-            "fit\n");
+  EXPECT_EQ(
+      WithPoolA("server: {limits: {request_body: 1GiB}}\n"),
+      "p:3:33: server.limits.request_body: is more than buffered_bytes, so no such body would "
+      "fit\n");
   EXPECT_EQ(Messages("pools: [{name: a, backends: [\"a:1\"], cache: c}]\n"
                      "caches: [{name: c, max_bytes: 1KiB}]\n"),
             "p:3:10: caches[0].max_entry_bytes: is more than max_bytes\n");
@@ -126,13 +133,16 @@ TEST(Validate, LimitsFitIntoEachOther) {
 
 TEST(Validate, AnAuthModeHasItsKey) {
   const auto auth = [](std::string_view fields) {
-    return Messages("pools: [{name: a, backends: [\"a:1\"], auth: {" + std::string(fields) + "}}]\n");
+    return Messages("pools: [{name: a, backends: [\"a:1\"], auth: {" + std::string(fields) +
+                    "}}]\n");
   };
   EXPECT_EQ(auth("mode: replace"),
             "p:2:44: pools[0].auth: mode replace needs a key; give key_file, or key: ${NAME}\n");
-  EXPECT_EQ(auth("mode: require"), "p:2:44: pools[0].auth: mode require needs keys; give keys_file\n");
+  EXPECT_EQ(auth("mode: require"),
+            "p:2:44: pools[0].auth: mode require needs keys; give keys_file\n");
   EXPECT_EQ(auth("key_file: k"), "p:2:44: pools[0].auth: a key is only sent with mode: replace\n");
-  EXPECT_EQ(auth("keys_file: k"), "p:2:44: pools[0].auth: keys_file is only used with mode: require\n");
+  EXPECT_EQ(auth("keys_file: k"),
+            "p:2:44: pools[0].auth: keys_file is only used with mode: require\n");
   EXPECT_EQ(auth("mode: replace, key_file: k"), "");
 }
 

@@ -38,7 +38,8 @@ TEST(YamlTree, RefusesWhatIsNotYaml) {
   EXPECT_EQ(Wrong("a: \"open\n"), ":1:9: not YAML: illegal EOF in scalar");
   EXPECT_EQ(Wrong("a: 1\n\tb: 2\n"), ":2:1: not YAML: illegal tab when looking for indentation");
   EXPECT_EQ(Wrong("a: [1, 2\n").substr(0, 14), ":1:1: not YAML");
-  EXPECT_EQ(Wrong(std::string_view("a: \0b\n", 6)), ":1:4: a control character; is this a text file?");
+  EXPECT_EQ(Wrong(std::string_view("a: \0b\n", 6)),
+            ":1:4: a control character; is this a text file?");
 }
 
 TEST(YamlTree, RefusesAliasesAndMergeKeys) {
@@ -49,7 +50,8 @@ TEST(YamlTree, RefusesAliasesAndMergeKeys) {
 }
 
 TEST(YamlTree, EndsAtItsLimits) {
-  EXPECT_EQ(Wrong(std::string(17, '[') + std::string(17, ']')), ":1:17: nested deeper than 16 levels");
+  EXPECT_EQ(Wrong(std::string(17, '[') + std::string(17, ']')),
+            ":1:17: nested deeper than 16 levels");
   std::string many = "[";
   for (int i = 0; i < 100'001; ++i) many += "1,";
   EXPECT_EQ(Wrong(std::string(20'001, '[')), ": more than 20000 brackets");
@@ -67,14 +69,16 @@ TEST(YamlTree, HostileDocumentsAreRefused) {
   std::string laughs = "a0: &a0 [x]\n";
   for (int i = 1; i < 1000; ++i) {
     const std::string before = "*a" + std::to_string(i - 1);
-    laughs += "a" + std::to_string(i) + ": &a" + std::to_string(i) + " [" + before + "," + before + "]\n";
+    laughs +=
+        "a" + std::to_string(i) + ": &a" + std::to_string(i) + " [" + before + "," + before + "]\n";
   }
   std::string staircase;
   for (int i = 0; i < 1000; ++i) staircase += std::string(static_cast<size_t>(i), ' ') + "a:\n";
   for (const std::string& text :
-       {repeat("["), repeat("{"), repeat("- "), repeat("a: "), repeat("? "), repeat("[{"), repeat("a:\n"),
-        repeat("x"), repeat("\n"), repeat("&a "), repeat("!"), repeat("'"), repeat("|\n"), repeat("---\n"),
-        repeat("- a\n"), repeat("%YAML 1.2\n"), repeat("\xff\xfe"), laughs, staircase}) {
+       {repeat("["), repeat("{"), repeat("- "), repeat("a: "), repeat("? "), repeat("[{"),
+        repeat("a:\n"), repeat("x"), repeat("\n"), repeat("&a "), repeat("!"), repeat("'"),
+        repeat("|\n"), repeat("---\n"), repeat("- a\n"), repeat("%YAML 1.2\n"), repeat("\xff\xfe"),
+        laughs, staircase}) {
     EXPECT_FALSE(Parse(text, "p").ok()) << text.substr(0, 20);
   }
 }

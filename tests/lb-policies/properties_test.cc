@@ -37,8 +37,10 @@ TEST_P(EveryPolicy, PicksACandidateAndTheSameOneForTheSameFigures) {
   for (uint64_t seed = 0; seed < 10'000; ++seed) {
     Dice dice(seed);
     std::vector<Candidate> candidates(1 + dice.Below(seed % 50 == 0 ? 300 : 12));
-    for (size_t i = 0; i < candidates.size(); ++i) candidates[i] = AnyCandidate(static_cast<BackendId>(i), dice);
-    const RequestInfo request = {.random = dice.Next(), .prompt_tokens = static_cast<uint32_t>(dice.Below(2000))};
+    for (size_t i = 0; i < candidates.size(); ++i)
+      candidates[i] = AnyCandidate(static_cast<BackendId>(i), dice);
+    const RequestInfo request = {.random = dice.Next(),
+                                 .prompt_tokens = static_cast<uint32_t>(dice.Below(2000))};
     std::vector<Terms> terms(candidates.size());
     const auto index = Make(GetParam())->Pick(request, candidates, terms);
     ASSERT_TRUE(index.has_value() && *index < candidates.size()) << "seed " << seed;
@@ -85,9 +87,12 @@ struct Fleet {
       const auto open = static_cast<float>(engine.open.size());
       double oldest = now;
       for (const Request& request : engine.open) oldest = std::min(oldest, request.sent);
-      candidates.push_back({.id = static_cast<BackendId>(i), .ttft_s = engine.ttft_s,
-                            .oldest_wait_s = static_cast<float>(now - oldest), .rung = rung,
-                            .reported_total = open, .max_running = static_cast<float>(engine.slots),
+      candidates.push_back({.id = static_cast<BackendId>(i),
+                            .ttft_s = engine.ttft_s,
+                            .oldest_wait_s = static_cast<float>(now - oldest),
+                            .rung = rung,
+                            .reported_total = open,
+                            .max_running = static_cast<float>(engine.slots),
                             .inflight = open});
     }
     return candidates;

@@ -8,7 +8,8 @@ namespace {
 
 // A backend that reports: 10 of at most 32 requests.
 Candidate Reporting(BackendId id, float total = 10, float ttft_s = 0.1f) {
-  return {.id = id, .ttft_s = ttft_s, .rung = Rung::kPush, .reported_total = total, .max_running = 32};
+  return {
+      .id = id, .ttft_s = ttft_s, .rung = Rung::kPush, .reported_total = total, .max_running = 32};
 }
 
 std::vector<Terms> TermsOf(const std::vector<Candidate>& candidates, const Params& params = {},
@@ -19,7 +20,8 @@ std::vector<Terms> TermsOf(const std::vector<Candidate>& candidates, const Param
 }
 
 TEST(WeightedScore, TakesTheLowestOfAlphaLatencyPlusBetaQueue) {
-  const auto terms = TermsOf({Reporting(0, 9, 0.1f), Reporting(1, 19, 0.1f), Reporting(2, 29, 0.4f)});
+  const auto terms =
+      TermsOf({Reporting(0, 9, 0.1f), Reporting(1, 19, 0.1f), Reporting(2, 29, 0.4f)});
   EXPECT_FLOAT_EQ(terms[0].latency, 1);
   EXPECT_FLOAT_EQ(terms[2].latency, 4) << "0.4 over the median 0.1";
   EXPECT_FLOAT_EQ(terms[0].u, 10.f / 32);
@@ -45,8 +47,8 @@ TEST(WeightedScore, ClampsLatencyFromHalfToFour) {
 }
 
 TEST(WeightedScore, TheMedianOfAnEvenNumberIsTheMeanOfTheMiddleTwo) {
-  const auto terms = TermsOf({Reporting(0, 1, 0.1f), Reporting(1, 1, 0.2f), Reporting(2, 1, 0.4f),
-                              Reporting(3, 1, 0.5f)});
+  const auto terms = TermsOf(
+      {Reporting(0, 1, 0.1f), Reporting(1, 1, 0.2f), Reporting(2, 1, 0.4f), Reporting(3, 1, 0.5f)});
   EXPECT_FLOAT_EQ(terms[1].latency, 0.2f / 0.3f);
   EXPECT_FLOAT_EQ(terms[3].latency, 0.5f / 0.3f);
 }
@@ -70,7 +72,8 @@ TEST(WeightedScore, NoLatencyCountsAsTheMedian) {
 TEST(WeightedScore, NoLatencyButALongWaitCountsAsTheWaitAndAShortOneForNothing) {
   Candidate fresh = Reporting(0, 1, -1);
   fresh.oldest_wait_s = 0.001f;
-  EXPECT_FLOAT_EQ(TermsOf({fresh, Reporting(1)})[0].latency, 1) << "1 ms without an answer is not fast";
+  EXPECT_FLOAT_EQ(TermsOf({fresh, Reporting(1)})[0].latency, 1)
+      << "1 ms without an answer is not fast";
   fresh.oldest_wait_s = 0.3f;
   EXPECT_FLOAT_EQ(TermsOf({fresh, Reporting(1)})[0].latency, 3);
 }
@@ -124,7 +127,8 @@ TEST(WeightedScore, ReportsOfAllRungsCompareWithEachOther) {
 
 TEST(WeightedScore, OnOwnInFlightTheBetterOfTwoDrawnAtRandomWins) {
   std::vector<Candidate> candidates;
-  for (BackendId id = 0; id < 4; ++id) candidates.push_back({.id = id, .inflight = static_cast<float>(id)});
+  for (BackendId id = 0; id < 4; ++id)
+    candidates.push_back({.id = id, .inflight = static_cast<float>(id)});
   const std::vector<int> picks = Spread(*Make("weighted_score"), candidates, 6000);
   // Of the six pairs, id 0 is in three, 1 is the better in two, 2 in one, 3 in none.
   EXPECT_NEAR(picks[0], 3000, 200);
@@ -134,7 +138,8 @@ TEST(WeightedScore, OnOwnInFlightTheBetterOfTwoDrawnAtRandomWins) {
 }
 
 TEST(WeightedScore, EqualScoresAreSettledByChance) {
-  const std::vector<int> picks = Spread(*Make("weighted_score"), {Reporting(0), Reporting(1), Reporting(2)}, 3000);
+  const std::vector<int> picks =
+      Spread(*Make("weighted_score"), {Reporting(0), Reporting(1), Reporting(2)}, 3000);
   for (const int count : picks) EXPECT_NEAR(count, 1000, 150);
 }
 
@@ -179,9 +184,17 @@ TEST(WeightedScore, AbsurdFiguresStillPickACandidate) {
                             std::numeric_limits<float>::quiet_NaN()};
   for (const float a : kBad) {
     for (const float b : kBad) {
-      Candidate odd = {.id = 0, .weight = a, .slow_start = b, .ttft_s = b, .oldest_wait_s = a,
-                       .rung = Rung::kPush, .reported_total = a, .max_running = b, .kv_used = a,
-                       .sent_since = b, .prefix_tokens = a};
+      Candidate odd = {.id = 0,
+                       .weight = a,
+                       .slow_start = b,
+                       .ttft_s = b,
+                       .oldest_wait_s = a,
+                       .rung = Rung::kPush,
+                       .reported_total = a,
+                       .max_running = b,
+                       .kv_used = a,
+                       .sent_since = b,
+                       .prefix_tokens = a};
       const std::vector<Candidate> candidates = {odd, Reporting(1), odd};
       const auto index = Make("weighted_score", {{"gamma", "1"}, {"delta", "1"}})
                              ->Pick({.random = 3, .prompt_tokens = 9}, candidates, {});
@@ -195,13 +208,15 @@ TEST(WeightedScore, RefusesWeightsThatMeanNothing) {
   const auto message = [](const Params& params) {
     return std::string(MakePolicy("weighted_score", params).status().message());
   };
-  EXPECT_EQ(message({{"alpha", "0"}, {"beta", "0"}}),
-            "alpha and beta are both 0, so neither latency nor queue would count; give one of them a "
-            "value above 0");
+  EXPECT_EQ(
+      message({{"alpha", "0"}, {"beta", "0"}}),
+      "alpha and beta are both 0, so neither latency nor queue would count; give one of them a "
+      "value above 0");
   EXPECT_EQ(message({{"alpha", "101"}}), "alpha: \"101\" is not a number from 0 to 100");
   EXPECT_EQ(message({{"beta", "nan"}}), "beta: \"nan\" is not a number from 0 to 100");
   EXPECT_EQ(message({{"beta", ""}}), "beta: \"\" is not a number from 0 to 100");
-  EXPECT_EQ(message({{"gama", "1"}}), "weighted_score has no setting \"gama\"; did you mean \"gamma\"?");
+  EXPECT_EQ(message({{"gama", "1"}}),
+            "weighted_score has no setting \"gama\"; did you mean \"gamma\"?");
 }
 
 }  // namespace
