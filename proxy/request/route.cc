@@ -50,7 +50,7 @@ RouteTable::RouteTable(const config::Config& config) {
 std::variant<RouteTable::Match, RouteTable::NoMatch> RouteTable::Find(std::string_view path,
                                                                       std::string_view model) const {
   const auto by_model = models_.find(model);
-  const int64_t model_pool = by_model == models_.end() ? -1 : by_model->second;
+  const int64_t model_pool = by_model == models_.end() ? int64_t{-1} : by_model->second;
   for (const Rule& rule : rules_) {
     const config::Route& route = rule.route;
     const bool path_fits = route.path.empty() ? path.starts_with(route.path_prefix) : path == route.path;
