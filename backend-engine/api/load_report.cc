@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cmath>
 #include <iterator>
 #include <vector>
 
@@ -22,15 +23,18 @@ struct NamedFigure {
 };
 
 // The names that vLLM reports under, and ours for what it has none for.
-std::vector<NamedFigure> OrcaFigures(const EngineLoad& load) {
+std::vector<NamedFigure> OrcaFigures(const LoadReport& report) {
+  const EngineLoad& load = report.figures;
   std::vector<NamedFigure> figures;
   if (load.kv_blocks_total > 0) {
-    figures.push_back({"kv_cache_usage_perc",
-                       static_cast<double>(load.kv_blocks_used) / load.kv_blocks_total});
+    const double share = static_cast<double>(load.kv_blocks_used) / load.kv_blocks_total;
+    figures.push_back({"kv_cache_usage_perc", std::round(share * 1e4) / 1e4});
   }
   figures.push_back({"num_requests_waiting", static_cast<double>(load.waiting)});
   figures.push_back({"num_requests_running", static_cast<double>(load.running)});
   figures.push_back({"max_running", static_cast<double>(load.max_running)});
+  figures.push_back({"epoch", static_cast<double>(report.epoch)});
+  figures.push_back({"seq", static_cast<double>(report.seq)});
   return figures;
 }
 
@@ -84,12 +88,12 @@ std::string OrcaValue(const LoadReport& report, OrcaFormat format) {
   const bool json = format == OrcaFormat::kJson;
   std::string out = json ? R"(JSON {"named_metrics": {)" : "TEXT ";
   const char* separator = "";
-  for (const NamedFigure& figure : OrcaFigures(report.figures)) {
+  for (const NamedFigure& figure : OrcaFigures(report)) {
     out += separator;
     if (json) {
-      fmt::format_to(std::back_inserter(out), R"("{}": {:g})", figure.name, figure.value);
+      fmt::format_to(std::back_inserter(out), R"("{}": {})", figure.name, figure.value);
     } else {
-      fmt::format_to(std::back_inserter(out), "named_metrics.{}={:g}", figure.name, figure.value);
+      fmt::format_to(std::back_inserter(out), "named_metrics.{}={}", figure.name, figure.value);
     }
     separator = ", ";
   }

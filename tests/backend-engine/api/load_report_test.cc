@@ -38,10 +38,11 @@ TEST(LoadLine, LeavesOutWhatIsNotKnown) {
 TEST(OrcaValue, IsTextUnlessJsonIsAskedForInAnyCase) {
   EXPECT_EQ(OrcaValue(Busy(), OrcaFormatFrom("")),
             "TEXT named_metrics.kv_cache_usage_perc=0.25, named_metrics.num_requests_waiting=1, "
-            "named_metrics.num_requests_running=2, named_metrics.max_running=64");
+            "named_metrics.num_requests_running=2, named_metrics.max_running=64, "
+            "named_metrics.epoch=7, named_metrics.seq=3");
   EXPECT_EQ(OrcaValue(Busy(), OrcaFormatFrom("Json")),
             R"(JSON {"named_metrics": {"kv_cache_usage_perc": 0.25, "num_requests_waiting": 1, )"
-            R"("num_requests_running": 2, "max_running": 64}})");
+            R"("num_requests_running": 2, "max_running": 64, "epoch": 7, "seq": 3}})");
 }
 
 TEST(WorthTelling, IsAChangeOfCountsAndNotOfTime) {
