@@ -285,6 +285,20 @@ TEST(Engine, AStepThatHangsMakesTheEngineFailedInItsLoad) {
   EXPECT_EQ(engine.Submit(Request(10, 10)).code, SubmitCode::kFailed);
 }
 
+TEST(Engine, AStepThatEndsAfterAllMakesTheEngineReadyAgain) {
+  Answers answers;
+  auto runner = std::make_unique<SteppedRunner>();
+  SteppedRunner& device = *runner;
+  Engine engine(std::move(runner), {.stall_seconds = 0}, answers.sink());
+  const SequenceId id = engine.Submit(Request(10, 1)).id;
+  device.WaitForRun();
+  WaitFor([&] { return engine.Load().state == NodeState::kFailed; });
+  device.LetItPass();
+  EXPECT_EQ(answers.WaitForEnd(id).finish, FinishReason::kLength);
+  EXPECT_EQ(engine.Load().state, NodeState::kReady);
+  EXPECT_EQ(engine.Submit(Request(10, 1)).code, SubmitCode::kOk);
+}
+
 TEST(Engine, CountsWhatItDidAndMeasuresItsSteps) {
   Answers answers;
   Engine engine(MakeRunner(Instant()), {}, answers.sink());
