@@ -1,0 +1,61 @@
+#include "proxy/http/message.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+namespace penstock {
+namespace {
+
+std::vector<Header> Headers(std::vector<std::pair<std::string_view, std::string_view>> list) {
+  std::vector<Header> headers;
+  for (const auto& [name, value] : list) headers.push_back({name, value, LookUpHeader(name)});
+  return headers;
+}
+
+TEST(Message, FieldsAreFoundByIdAndByNameInAnyCase) {
+  const auto headers = Headers({{"X-A", "1"}, {"HOST", "h"}, {"x-a", "2"}});
+  EXPECT_EQ(Find(headers, KnownHeader::kHost)->value, "h");
+  EXPECT_EQ(Find(headers, "x-A")->value, "1");
+  EXPECT_EQ(Find(headers, "x-b"), nullptr);
+}
+
+TEST(Message, HopByHopFieldsAndWhatConnectionNamesAreDropped) {
+  auto headers = Headers({{"Connection", "close, X-Hop ,authorization"}, {"x-hop", "1"}, {"Authorization", "k"},
+                          {"Keep-Alive", "1"}, {"TE", "trailers"}, {"Upgrade", "x"}, {"Trailer", "x"},
+                          {"Transfer-Encoding", "chunked"}, {"Content-Length", "1"}, {"Proxy-Connection", "x"},
+                          {"Content-Type", "t"}, {"X-Stays", "1"}});
+  DropHopByHop(headers);
+  std::vector<std::string_view> left;
+  for (const Header& header : headers) {
+    if (!header.dropped) left.push_back(header.name);
+  }
+  EXPECT_EQ(left, (std::vector<std::string_view>{"Authorization", "Content-Type", "X-Stays"}));
+}
+
+TEST(KnownHeaders, EveryNameIsFoundInAnyCaseAndNothingElse) {
+  const std::pair<std::string_view, KnownHeader> names[] = {
+      {"accept", KnownHeader::kAccept}, {"Accept-Encoding", KnownHeader::kAcceptEncoding},
+      {"AGE", KnownHeader::kAge}, {"authorization", KnownHeader::kAuthorization},
+      {"cache-control", KnownHeader::kCacheControl}, {"cache-status", KnownHeader::kCacheStatus},
+      {"connection", KnownHeader::kConnection}, {"content-encoding", KnownHeader::kContentEncoding},
+      {"Content-Length", KnownHeader::kContentLength}, {"content-type", KnownHeader::kContentType},
+      {"date", KnownHeader::kDate}, {"endpoint-load-metrics", KnownHeader::kEndpointLoadMetrics},
+      {"endpoint-load-metrics-format", KnownHeader::kEndpointLoadMetricsFormat},
+      {"expect", KnownHeader::kExpect}, {"host", KnownHeader::kHost}, {"keep-alive", KnownHeader::kKeepAlive},
+      {"proxy-connection", KnownHeader::kProxyConnection}, {"proxy-status", KnownHeader::kProxyStatus},
+      {"retry-after", KnownHeader::kRetryAfter}, {"server", KnownHeader::kServer}, {"te", KnownHeader::kTe},
+      {"trailer", KnownHeader::kTrailer}, {"transfer-encoding", KnownHeader::kTransferEncoding},
+      {"upgrade", KnownHeader::kUpgrade}, {"user-agent", KnownHeader::kUserAgent}, {"via", KnownHeader::kVia},
+      {"x-penstock-backend", KnownHeader::kXPenstockBackend},
+      {"x-penstock-decision", KnownHeader::kXPenstockDecision},
+      {"x-request-id", KnownHeader::kXRequestId}, {"x-should-retry", KnownHeader::kXShouldRetry}};
+  EXPECT_EQ(std::size(names), static_cast<size_t>(KnownHeader::kXShouldRetry));
+  for (const auto& [name, id] : names) EXPECT_EQ(LookUpHeader(name), id) << name;
+  for (const std::string_view name : {"", "hos", "hosts", "x-request-ie", "contentXlength"}) {
+    EXPECT_EQ(LookUpHeader(name), KnownHeader::kOther) << name;
+  }
+}
+
+}  // namespace
+}  // namespace penstock
