@@ -18,6 +18,17 @@ constexpr unsigned kSendMax = 4;     // Blocks of one uv_write: more would make 
 void OnClosed(uv_handle_t* handle) {
   const std::shared_ptr<Tcp> last = std::move(static_cast<Tcp*>(handle->data)->self);
 }
+
+// libuv calls it an orderly end when a reset comes together with the last
+// bytes; the socket still knows better.
+ssize_t PendingError(const uv_tcp_t& handle) {
+  uv_os_fd_t fd;
+  int error = 0;
+  socklen_t length = sizeof(error);
+  if (uv_fileno(reinterpret_cast<const uv_handle_t*>(&handle), &fd) != 0) return 0;
+  if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0) return 0;
+  return -error;
+}
 }  // namespace
 
 std::shared_ptr<Tcp> Tcp::Open(UvLoop& loop) {
@@ -78,7 +89,10 @@ void UvStream::OnRead(uv_stream_t* stream, ssize_t count, const uv_buf_t* buffer
   uv_read_stop(stream);
   self->reading_ = false;
   if (count == UV_ENOBUFS) return;
-  if (count == UV_EOF) return self->End(absl::OkStatus());
+  if (count == UV_EOF) {
+    count = PendingError(tcp.handle);
+    if (count == 0) return self->End(absl::OkStatus());
+  }
   self->broken_ = true;
   self->End(absl::UnavailableError(
       A(fmt::format("{}: read: {}", self->peer_, uv_strerror(static_cast<int>(count))))));
