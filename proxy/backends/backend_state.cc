@@ -10,6 +10,7 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr int kReadTries = 64;
+constexpr float kSlowStartLeast = 0.1f;
 constexpr uint64_t kTimeMask = (uint64_t{1} << 48) - 1;
 
 uint64_t PackSent(uint64_t index, MonoTime now) {
@@ -211,6 +212,12 @@ lb::Rung RungAt(const LoadReport& report, MonoTime now, MonoTime stale, MonoTime
   if (!report.known() || !report.has_total()) return lb::Rung::kOwn;
   const MonoTime fresh_for = report.rung == lb::Rung::kPoll ? poll * 5 / 2 : stale;
   return now - report.arrived <= fresh_for ? report.rung : lb::Rung::kOwn;
+}
+
+float SlowStartAt(MonoTime ramp_from, MonoTime now, MonoTime window) {
+  if (window <= 0 || ramp_from == kNever || now >= ramp_from + window) return 1;
+  const MonoTime passed = std::max(now - ramp_from, MonoTime{0});
+  return std::max(kSlowStartLeast, static_cast<float>(passed) / static_cast<float>(window));
 }
 
 }  // namespace penstock

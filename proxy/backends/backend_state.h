@@ -20,6 +20,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "config/config.h"
 #include "proxy/backends/breaker.h"
 #include "proxy/backends/load_report.h"
 #include "proxy/backends/worker_metrics.h"
@@ -159,5 +160,12 @@ class BackendState {
 // The rung that a report counts as at `now`: its own while it is fresh, else kOwn.
 // `stale` for pushed and piggybacked ones, 2.5 poll intervals for polled ones.
 lb::Rung RungAt(const LoadReport& report, MonoTime now, MonoTime stale, MonoTime poll);
+inline MonoTime PollInterval(const config::LoadReports& settings) {
+  return settings.poll > absl::ZeroDuration() ? ToMicros(settings.poll) : kPollDefault;
+}
+
+// The share of its weight that a backend gets that came back at `ramp_from`: from a
+// tenth, growing with time, to 1 after `window`.
+float SlowStartAt(MonoTime ramp_from, MonoTime now, MonoTime window);
 
 }  // namespace penstock

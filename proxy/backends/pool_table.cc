@@ -9,7 +9,6 @@ namespace penstock {
 namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
-constexpr float kSlowStartLeast = 0.1f;
 
 float Seconds(MonoTime time) { return static_cast<float>(time) / kSecond; }
 
@@ -70,9 +69,7 @@ PoolTable::PoolTable(std::shared_ptr<const PoolState> pool, uint32_t worker, uin
       tau_(ToMicros(pool_->settings.load_balancing.decay)),
       slow_start_(ToMicros(pool_->settings.load_balancing.slow_start)),
       stale_(ToMicros(pool_->settings.load_reports.stale)),
-      poll_(pool_->settings.load_reports.poll > absl::ZeroDuration()
-                ? ToMicros(pool_->settings.load_reports.poll)
-                : kPollDefault),
+      poll_(PollInterval(pool_->settings.load_reports)),
       random_(seed ^ (uint64_t{worker} << 32)) {
   CHECK(worker < kMaxWorkers);
   CHECK(pool_->backends.size() == pool_->settings.backends.size());
@@ -167,11 +164,7 @@ lb::Candidate PoolTable::CandidateOf(const Row& row, MonoTime now) const {
   lb::Candidate candidate;
   candidate.id = row.backend->id;
   candidate.weight = row.weight;
-  if (slow_start_ > 0 && row.ramp_from != kNever && now < row.ramp_from + slow_start_) {
-    candidate.slow_start =
-        std::max(kSlowStartLeast, Seconds(std::max(now - row.ramp_from, MonoTime{0})) /
-                                      Seconds(slow_start_));
-  }
+  candidate.slow_start = SlowStartAt(row.ramp_from, now, slow_start_);
   candidate.ttft_s = row.ttft_s;
   MonoTime oldest = row.oldest_wait;
   // Own waits are exact: the shared figure is as old as the refresh.
