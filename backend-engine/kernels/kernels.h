@@ -49,10 +49,10 @@ struct LinearArgs {
   Matrix weight;
   const float* bias = nullptr;  // May be null.
   float* y = nullptr;           // [token_count][weight.rows]
-  uint16_t* scratch = nullptr;  // LinearScratch(token_count, cols) numbers.
+  float* scratch = nullptr;     // LinearScratch(token_count, cols) numbers.
 };
 constexpr int64_t LinearScratch(int64_t tokens, int64_t cols) {
-  return tokens * PaddedCols(DType::kBf16, cols);
+  return tokens * (cols + 1);  // Odd rows are padded.
 }
 
 // One layer's share of the paged cache: keys and values, each

@@ -63,7 +63,7 @@ class Llama {
   float* gated_ = nullptr;        // [tokens][inner]
   float* logits_ = nullptr;       // [rows][vocab]
   float* attention_scratch_ = nullptr;
-  std::vector<uint16_t> linear_scratch_;
+  std::vector<float> linear_scratch_;
 };
 
 }  // namespace penstock::engine

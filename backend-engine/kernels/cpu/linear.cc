@@ -4,8 +4,7 @@
 // while the columns go by. Every output is summed column after column, whatever
 // the tile: that makes results independent of the batch, and lets a decode
 // step's single token stream whole panels at memory speed. With bfloat16 the
-// two columns of a pair are added second first, as vdpbf16ps does, so that all
-// levels agree.
+// two columns of a pair are added second first, as vdpbf16ps does.
 #include "backend-engine/kernels/cpu/ops.h"
 #include "backend-engine/kernels/cpu/simd.h"
 
@@ -14,13 +13,14 @@ namespace {
 
 constexpr int kVecs = static_cast<int>(kPanelRows) / kLanes;  // Vectors of one panel column.
 
-// A weight format says how many numbers of x one column step takes, and how a
-// step's vector of weights meets them.
+// A weight format says how a panel's next columns lie in memory (a step), in
+// which order a step's columns are added, and how a vector of weights meets x.
 struct F32Format {
   using X = float;
-  static constexpr int64_t kStepBytes = kPanelRows * 4;
   using Loaded = Vec;
-  static Loaded LoadWeights(const std::byte* at) {
+  static constexpr int kColumns = 1;
+  static constexpr int64_t kStepBytes = kPanelRows * 4;
+  static Loaded LoadColumn(const std::byte* at, int) {
     return Load(reinterpret_cast<const float*>(at));
   }
   static Vec MultiplyAdd(Vec sum, Loaded weights, const X* x) { return sum + weights * *x; }
@@ -28,9 +28,10 @@ struct F32Format {
 
 struct F16Format {
   using X = float;
-  static constexpr int64_t kStepBytes = kPanelRows * 2;
   using Loaded = Vec;
-  static Loaded LoadWeights(const std::byte* at) {
+  static constexpr int kColumns = 1;
+  static constexpr int64_t kStepBytes = kPanelRows * 2;
+  static Loaded LoadColumn(const std::byte* at, int) {
 #if defined(__AVX512F__)
     // The masked form: g++ 12 warns of the plain one's undefined source.
     return (Vec)_mm512_maskz_cvtph_ps(0xffff,
@@ -47,31 +48,37 @@ struct F16Format {
   static Vec MultiplyAdd(Vec sum, Loaded weights, const X* x) { return sum + weights * *x; }
 };
 
+// Pairs widened to fp32, x rounded but held as fp32.
 struct Bf16Format {
-  using X = uint32_t;  // Two neighbouring numbers of x, the first in the lower half.
+  using X = float;
+  using Loaded = Vec;
+  static constexpr int kColumns = 2;
   static constexpr int64_t kStepBytes = kPanelRows * 4;
+  static Loaded LoadColumn(const std::byte* at, int column) {
+    const WordVec words = LoadWords(at);
+    return reinterpret_cast<Vec>(column == 0 ? words << 16 : words & 0xffff0000u);
+  }
+  static Vec MultiplyAdd(Vec sum, Loaded weights, const X* x) { return sum + weights * *x; }
+};
+
 #if defined(__AVX512BF16__)
+// Pairs multiplied as they are. Worth it for a step's single token, whose
+// weights would be widened for one use; with more tokens the processors that we
+// know do more with two multiply-adds. Products of bfloat16 numbers are exact in
+// fp32, so both ways give the same bits (but for sums below 1e-38, which this
+// one takes for zero).
+struct Bf16PairFormat {
+  using X = uint32_t;  // Two neighbours of x in bfloat16, the first in the lower half.
   using Loaded = __m512bh;
-  static Loaded LoadWeights(const std::byte* at) { return (__m512bh)_mm512_loadu_si512(at); }
+  static constexpr int kColumns = 1;
+  static constexpr int64_t kStepBytes = kPanelRows * 4;
+  static Loaded LoadColumn(const std::byte* at, int) { return (__m512bh)_mm512_loadu_si512(at); }
   static Vec MultiplyAdd(Vec sum, Loaded weights, const X* x) {
     return (Vec)_mm512_dpbf16_ps((__m512)sum, weights,
                                  (__m512bh)_mm512_set1_epi32(static_cast<int>(*x)));
   }
-#else
-  struct Loaded {
-    Vec first;
-    Vec second;
-  };
-  static Loaded LoadWeights(const std::byte* at) {
-    const WordVec words = LoadWords(at);
-    return {reinterpret_cast<Vec>(words << 16), reinterpret_cast<Vec>(words & 0xffff0000u)};
-  }
-  static Vec MultiplyAdd(Vec sum, Loaded weights, const X* x) {
-    sum += weights.second * __builtin_bit_cast(float, *x & 0xffff0000u);
-    return sum + weights.first * __builtin_bit_cast(float, *x << 16);
-  }
-#endif
 };
+#endif
 
 template <typename Format>
 struct Tiling {
@@ -102,22 +109,28 @@ void StorePanel(const LinearArgs& args, int64_t token, int64_t panel, const Vec*
 
 template <typename Format, int kTokens, int kPanels>
 void RunTile(const Tiling<Format>& tiling, int64_t token, int64_t panel) {
-  Vec sums[kTokens][kPanels * kVecs] = {};
+  constexpr int kVectors = kPanels * kVecs;
+  Vec sums[kTokens][kVectors] = {};
   const std::byte* weights = tiling.args->weight.data + panel * tiling.panel_bytes;
   const typename Format::X* x = tiling.x + token * tiling.x_stride;
   for (int64_t step = 0; step < tiling.steps; ++step) {
-    typename Format::Loaded loaded[kPanels * kVecs];
+#pragma GCC unroll 2
+    for (int column = Format::kColumns - 1; column >= 0; --column) {
+      typename Format::Loaded loaded[kVectors];
 #pragma GCC unroll 16
-    for (int v = 0; v < kPanels * kVecs; ++v) {
-      loaded[v] = Format::LoadWeights(weights + (v / kVecs) * tiling.panel_bytes +
-                                      step * Format::kStepBytes +
-                                      (v % kVecs) * (Format::kStepBytes / kVecs));
-    }
+      for (int v = 0; v < kVectors; ++v) {
+        loaded[v] = Format::LoadColumn(weights + (v / kVecs) * tiling.panel_bytes +
+                                           step * Format::kStepBytes +
+                                           (v % kVecs) * (Format::kStepBytes / kVecs),
+                                       column);
+      }
 #pragma GCC unroll 16
-    for (int t = 0; t < kTokens; ++t) {
+      for (int t = 0; t < kTokens; ++t) {
+        const typename Format::X* at = x + t * tiling.x_stride + step * Format::kColumns + column;
 #pragma GCC unroll 16
-      for (int v = 0; v < kPanels * kVecs; ++v) {
-        sums[t][v] = Format::MultiplyAdd(sums[t][v], loaded[v], x + t * tiling.x_stride + step);
+        for (int v = 0; v < kVectors; ++v) {
+          sums[t][v] = Format::MultiplyAdd(sums[t][v], loaded[v], at);
+        }
       }
     }
   }
@@ -174,37 +187,53 @@ void Run(const Tiling<Format>& tiling) {
   }
 }
 
-// x in bfloat16, rows padded with a zero to whole pairs.
+// x rounded to bfloat16 and held as fp32, rows padded with a zero to whole pairs.
 void RoundRows(const LinearArgs& args) {
   const int64_t cols = args.weight.cols;
   const int64_t padded = PaddedCols(DType::kBf16, cols);
   for (int64_t t = 0; t < args.token_count; ++t) {
     const float* from = args.x + t * cols;
-    uint16_t* to = args.scratch + t * padded;
+    float* to = args.scratch + t * padded;
     int64_t i = 0;
-    for (; i + kLanes <= cols; i += kLanes) StoreBf16(to + i, Load(from + i));
-    for (; i < cols; ++i) to[i] = RoundToBf16(from[i]);
+    for (; i + kLanes <= cols; i += kLanes) Store(to + i, RoundedToBf16(Load(from + i)));
+    for (; i < cols; ++i) to[i] = RoundedToBf16(Splat(from[i]))[0];
     for (; i < padded; ++i) to[i] = 0;
   }
 }
+
+#if defined(__AVX512BF16__)
+void RunPairs(const LinearArgs& args, int64_t panel_bytes) {
+  const int64_t cols = args.weight.cols;
+  uint16_t* to = reinterpret_cast<uint16_t*>(args.scratch);
+  int64_t i = 0;
+  for (; i + kLanes <= cols; i += kLanes) StoreBf16(to + i, Load(args.x + i));
+  for (; i < cols; ++i) to[i] = RoundToBf16(args.x[i]);
+  to[i] = 0;  // Completes the last pair, or is not read.
+  const int64_t pairs = (cols + 1) / 2;
+  Run<Bf16PairFormat>(
+      {reinterpret_cast<const uint32_t*>(args.scratch), pairs, pairs, panel_bytes, &args});
+}
+#endif
 
 }  // namespace
 
 void Linear(const LinearArgs& args) {
   const int64_t cols = args.weight.cols;
   const int64_t panel_bytes = PanelBytes(args.weight.dtype, cols);
-  switch (args.weight.dtype) {
-    case DType::kF32:
-      Run<F32Format>({args.x, cols, cols, panel_bytes, &args});
+  if (args.weight.dtype == DType::kF32) {
+    Run<F32Format>({args.x, cols, cols, panel_bytes, &args});
+  } else if (args.weight.dtype == DType::kF16) {
+    Run<F16Format>({args.x, cols, cols, panel_bytes, &args});
+  } else {
+#if defined(__AVX512BF16__)
+    if (args.token_count == 1) {
+      RunPairs(args, panel_bytes);
       return;
-    case DType::kF16:
-      Run<F16Format>({args.x, cols, cols, panel_bytes, &args});
-      return;
-    case DType::kBf16:
-      RoundRows(args);
-      Run<Bf16Format>({reinterpret_cast<const uint32_t*>(args.scratch), (cols + 1) / 2,
-                       (cols + 1) / 2, panel_bytes, &args});
-      return;
+    }
+#endif
+    RoundRows(args);
+    const int64_t padded = PaddedCols(DType::kBf16, cols);
+    Run<Bf16Format>({args.scratch, padded, padded / 2, panel_bytes, &args});
   }
 }
 

@@ -45,13 +45,20 @@ inline Vec LoadBf16(const uint16_t* from) {
   return reinterpret_cast<Vec>(__builtin_convertvector(half, WordVec) << 16);
 }
 
-// To the nearest, ties to even; NaN stays NaN.
-inline void StoreBf16(uint16_t* to, Vec value) {
+// To the nearest, ties to even; NaN stays NaN. The upper halves count.
+inline WordVec Bf16Bits(Vec value) {
   const WordVec bits = reinterpret_cast<WordVec>(value);
-  const WordVec rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const WordVec rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
   const WordVec nan = reinterpret_cast<WordVec>((bits & 0x7fffffffu) > 0x7f800000u);
-  const WordVec chosen = (nan & ((bits >> 16) | 0x40u)) | (~nan & rounded);
-  *reinterpret_cast<HalfVecAt*>(to) = __builtin_convertvector(chosen, HalfVec);
+  return (nan & (bits | 0x400000u)) | (~nan & rounded);
+}
+
+inline void StoreBf16(uint16_t* to, Vec value) {
+  *reinterpret_cast<HalfVecAt*>(to) = __builtin_convertvector(Bf16Bits(value) >> 16, HalfVec);
+}
+
+inline Vec RoundedToBf16(Vec value) {
+  return reinterpret_cast<Vec>(Bf16Bits(value) & 0xffff0000u);
 }
 
 inline uint16_t RoundToBf16(float value) {

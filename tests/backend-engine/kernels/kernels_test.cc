@@ -72,8 +72,8 @@ TEST_P(KernelsAtLevel, LinearIsTheMatrixProduct) {
                                Random(random_, shape.rows * shape.cols));
       const std::vector<float> x = Random(random_, shape.tokens * shape.cols);
       const std::vector<float> bias = Random(random_, shape.rows);
-      std::vector<uint16_t> scratch(
-          static_cast<size_t>(LinearScratch(shape.tokens, shape.cols)), 0x7fc0);
+      std::vector<float> scratch(
+          static_cast<size_t>(LinearScratch(shape.tokens, shape.cols)), kNan);
       for (const float* added : {bias.data(), static_cast<const float*>(nullptr)}) {
         std::vector<float> got(static_cast<size_t>(shape.tokens * shape.rows), kNan);
         std::vector<float> want = got;
@@ -93,7 +93,7 @@ TEST_P(KernelsAtLevel, LinearGivesATokenTheSameBitsInAnyBatch) {
   for (const DType dtype : {DType::kF32, DType::kBf16, DType::kF16}) {
     const OwnedMatrix weight(dtype, rows, cols, Random(random_, rows * cols));
     const std::vector<float> x = Random(random_, tokens * cols);
-    std::vector<uint16_t> scratch(static_cast<size_t>(LinearScratch(tokens, cols)));
+    std::vector<float> scratch(static_cast<size_t>(LinearScratch(tokens, cols)));
     std::vector<float> together(static_cast<size_t>(tokens * rows), kNan);
     LinearArgs args{.x = x.data(), .token_count = tokens, .weight = weight.matrix,
                     .y = together.data(), .scratch = scratch.data()};
