@@ -105,6 +105,7 @@ class Scheduler {
   using Sequences = std::list<Sequence>;  // Nodes move between lists: nothing is allocated.
 
   int32_t BlocksFor(int32_t tokens) const;
+  double UsualAnswer() const { return answer_squares_ / answer_tokens_; }
   int32_t GrowthBlocks(const Sequence& sequence) const;
   Sequences::iterator Victim();
   void Preempt(Sequences::iterator victim);
@@ -124,7 +125,8 @@ class Scheduler {
   int64_t queued_known_ = 0;  // Tokens known by those that wait.
   uint64_t next_arrival_ = 0;
   double growth_share_;
-  double mean_answer_;  // Tokens; of the answers that ended of themselves lately.
+  double answer_tokens_;   // Means over the answers that ended lately: of their length,
+  double answer_squares_;  // and of its square.
   bool plan_open_ = false;
   StepPlan plan_;
   std::vector<double> first_token_waits_;
