@@ -23,7 +23,7 @@
 // of other proxies, taking the best of all would send every proxy to the same one.
 //
 // The trap: a median needs the figures side by side, and nothing may be allocated.
-// Above kScratch candidates it is the median of kScratch of them, evenly spaced
+// Above kMedianMax candidates it is the median of kMedianMax of them, evenly spaced
 // from a random start; every candidate is still scored.
 #include <algorithm>
 #include <array>
@@ -31,13 +31,13 @@
 
 #include "absl/status/status.h"
 #include "lb-policies/choice.h"
+#include "lb-policies/median.h"
 #include "lb-policies/params.h"
 #include "lb-policies/policy.h"
 
 namespace penstock::lb {
 namespace {
 
-constexpr size_t kScratch = 64;
 constexpr float kLatencyMin = 0.5f;
 constexpr float kLatencyMax = 4;
 constexpr float kKvMax = 0.99f;  // k/(1-k) ends at 99 instead of at infinity.
@@ -51,10 +51,10 @@ struct Weights {
 
 // What the candidates have in common.
 struct Fleet {
-  bool own = false;       // The common rung is kOwn.
-  float median_t = 0;     // 0: nobody has latency.
-  float max_running = 1;  // For candidates that do not say.
-  float mean_u = 1;
+  bool own = false;        // The common rung is kOwn.
+  float per_median_t = 0;  // 1 / median; 0: nobody has latency.
+  float max_running = 1;   // For candidates that do not say.
+  float per_mean_u = 1;    // 1 / mean.
   float mean_kv_term = 0;  // For candidates that do not say.
 };
 
@@ -73,9 +73,9 @@ float Load(const Fleet& fleet, const Candidate& candidate) {
 }
 
 float LatencyTerm(const Fleet& fleet, const Candidate& candidate) {
-  if (fleet.median_t <= 0) return 1;
+  if (fleet.per_median_t == 0) return 1;
   const float lowest = HasLatency(candidate) ? kLatencyMin : 1;
-  return std::clamp(WaitThere(candidate) / fleet.median_t, lowest, kLatencyMax);
+  return std::clamp(WaitThere(candidate) * fleet.per_median_t, lowest, kLatencyMax);
 }
 
 float KvTerm(float kv_used) {
@@ -84,20 +84,22 @@ float KvTerm(float kv_used) {
 }
 
 float MedianWait(std::span<const Candidate> candidates, Dice& dice) {
-  std::array<float, kScratch> waits;
+  std::array<float, kMedianMax> waits;
   size_t count = 0;
-  const size_t looked_at = std::min(candidates.size(), kScratch);
-  const size_t start = looked_at < candidates.size() ? dice.Below(candidates.size()) : 0;
-  for (size_t i = 0; i < looked_at; ++i) {
-    const size_t spaced = start + i * candidates.size() / looked_at;
-    const Candidate& candidate = candidates[spaced % candidates.size()];
-    if (HasLatency(candidate)) waits[count++] = WaitThere(candidate);
+  const auto look_at = [&](const Candidate& candidate) {
+    waits[count] = WaitThere(candidate);
+    count += HasLatency(candidate) ? 1 : 0;
+  };
+  const size_t size = candidates.size();
+  if (size <= kMedianMax) {
+    for (const Candidate& candidate : candidates) look_at(candidate);
+  } else {
+    const size_t start = dice.Below(size);
+    for (size_t i = 0; i < kMedianMax; ++i) {
+      look_at(candidates[(start + i * size / kMedianMax) % size]);
+    }
   }
-  if (count == 0) return 0;
-  float* middle = waits.data() + count / 2;
-  std::nth_element(waits.data(), middle, waits.data() + count);
-  if (count % 2 == 1) return *middle;
-  return (*middle + *std::max_element(waits.data(), middle)) / 2;
+  return count == 0 ? 0 : Median(std::span(waits).first(count));
 }
 
 Fleet Survey(std::span<const Candidate> candidates, bool with_kv, Dice& dice) {
@@ -123,8 +125,9 @@ Fleet Survey(std::span<const Candidate> candidates, bool with_kv, Dice& dice) {
   if (kv_known > 0) fleet.mean_kv_term = kv_sum / static_cast<float>(kv_known);
   float u_sum = 0;
   for (const Candidate& candidate : candidates) u_sum += Load(fleet, candidate);
-  fleet.mean_u = u_sum / static_cast<float>(candidates.size());
-  fleet.median_t = MedianWait(candidates, dice);
+  fleet.per_mean_u = static_cast<float>(candidates.size()) / u_sum;
+  const float median = MedianWait(candidates, dice);
+  fleet.per_median_t = median > 0 ? 1 / median : 0;
   return fleet;
 }
 
@@ -145,20 +148,23 @@ class WeightedScore final : public Policy {
     const size_t second = count > 1 ? (first + 1 + dice.Below(count - 1)) % count : first;
     Lowest lowest;
     for (size_t i = 0; i < count; ++i) {
-      const Terms terms = Score(request, fleet, candidates[i]);
-      if (!terms_out.empty()) terms_out[i] = terms;
+      Terms unread;
+      Terms& terms = terms_out.empty() ? unread : terms_out[i];
+      Score(request, fleet, candidates[i], terms);
       if (!fleet.own || i == first || i == second) lowest.Offer(i, terms.score, dice);
     }
     return lowest.index();
   }
 
  private:
-  Terms Score(const RequestInfo& request, const Fleet& fleet, const Candidate& candidate) const {
-    Terms terms;
+  // Sets every term, whatever stood there.
+  void Score(const RequestInfo& request, const Fleet& fleet, const Candidate& candidate,
+             Terms& terms) const {
+    terms = {};
     terms.t_s = HasLatency(candidate) ? WaitThere(candidate) : candidate.oldest_wait_s;
     terms.u = Load(fleet, candidate);
     terms.latency = LatencyTerm(fleet, candidate);
-    terms.queue = terms.u / fleet.mean_u;
+    terms.queue = terms.u * fleet.per_mean_u;
     if (gamma_ > 0 && !fleet.own) {
       terms.kv = candidate.kv_used >= 0 ? KvTerm(candidate.kv_used) : fleet.mean_kv_term;
     }
@@ -168,7 +174,6 @@ class WeightedScore final : public Policy {
     }
     terms.score =
         alpha_ * terms.latency + beta_ * terms.queue + gamma_ * terms.kv - delta_ * terms.prefix;
-    return terms;
   }
 
   const float alpha_;

@@ -1,41 +1,14 @@
-// The subcommands as their callers see them: exit code, output, errors.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "fmt/format.h"
 #include "lb-policies/policy.h"
-#include "proxy/cli.h"
+#include "tests/proxy/subcommand.h"
 
 namespace penstock {
 namespace {
 
-class Subcommand : public testing::Test {
- protected:
-  ~Subcommand() override {
-    for (const std::string& path : files_) unlink(path.c_str());
-  }
-
-  // A policy file with this text; it goes away with the test.
-  std::string File(std::string_view text) {
-    files_.push_back(
-        fmt::format("{}penstock_cli_{}_{}.yaml", testing::TempDir(), getpid(), files_.size()));
-    std::ofstream(files_.back()) << text;
-    return files_.back();
-  }
-
-  std::ostringstream out_;
-  std::ostringstream err_;
-
- private:
-  std::vector<std::string> files_;
-};
-
-constexpr std::string_view kGood =
-    "version: v1\npools: [{name: a, models: [m], backends: [\"a:1\"]}]\n";
 constexpr std::string_view kWarned =
     "version: v1\npools: [{name: a, models: [m], backends: [\"a:1\"]}]\ncaches: [{name: c}]\n";
 constexpr std::string_view kBad = "version: v1\npools: [{name: a, backends: [\"a\"]}]\n";
@@ -103,33 +76,6 @@ TEST_F(Subcommand, SchemaKnowsEveryPolicyAndRefusesUnknownFields) {
   const auto& balancing = schema["properties"]["pools"]["items"]["properties"]["load_balancing"];
   EXPECT_EQ(balancing["properties"]["algorithm"]["enum"].size(), lb::Policies().size());
   EXPECT_EQ(balancing["additionalProperties"], true) << "a policy's own settings";
-}
-
-TEST_F(Subcommand, ExplainNamesRoutePoolAndLines) {
-  const std::string file = File(
-      "version: v1\n"
-      "defaults: {timeouts: {idle: 5s}}\n"
-      "pools:\n"
-      "  - name: a\n"
-      "    models: [m]\n"
-      "    backends: [\"a:1\"]\n"
-      "    queue: {max: 7}\n"
-      "routes:\n"
-      "  - {name: chat, match: {path_prefix: /v1/}, pool: a}\n");
-  EXPECT_EQ(RunExplain({.file = file, .model = "m"}, out_, err_), kExitOk);
-  for (const std::string& line :
-       {fmt::format("{:<42} {:<28} {}:9\n", "route chat", "path_prefix /v1/", file),
-        fmt::format("{:<42} {:<28} {}:4\n", "pool a", "1 backends", file),
-        fmt::format("{:<42} {:<28} {}:2\n", "  timeouts.idle", "5s", file),
-        fmt::format("{:<42} {:<28} {}:7\n", "  queue.max", "7", file),
-        fmt::format("{:<42} {:<28} default\n", "  load_balancing.algorithm", "weighted_score")}) {
-    EXPECT_NE(out_.str().find(line), std::string::npos) << line << "\n" << out_.str();
-  }
-}
-
-TEST_F(Subcommand, ExplainSaysWhyNothingTakesARequest) {
-  EXPECT_EQ(RunExplain({.file = File(kGood), .model = "x"}, out_, err_), kExitNoRoute);
-  EXPECT_NE(out_.str().find("no pool serves the model \"x\""), std::string::npos) << out_.str();
 }
 
 }  // namespace
