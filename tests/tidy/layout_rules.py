@@ -106,35 +106,37 @@ def direction(tree):
 
 def tested(tree):
     """Each source has x_test in its mirror below tests/, or a test that includes its
-    header, or serves one of its folder that has; without a header, a test of its
-    folder names it."""
+    header, or is a part of what has: a file of the same folder, included there, or
+    behind a header that is. Without a header, a test of its folder may name it."""
     tests = [source for source in tree if source.is_test]
-    reached = {header for test in tests if test.is_cpp for _, header in test.includes()}
+    headers = {header for test in tests if test.is_cpp for _, header in test.includes()}
     mirrored = {os.path.splitext(test.path)[0] for test in tests}
     sources = [source for source in tree.cpp() if not source.is_test]
-    grown = True
-    while grown:  # What a tested file of the same folder includes is tested through it.
-        grown = False
-        for source in sources:
-            base = os.path.splitext(source.path)[0]
-            if f"{base}.h" not in reached and f"tests/{base}_test" not in mirrored:
-                continue
-            inside = {header for _, header in source.includes() if os.path.dirname(header) == source.folder}
-            grown = grown or not inside <= reached
-            reached |= inside
-    for source in sources:
-        if source.suffix not in (".cc", ".cu") or source.stem in ("main", "table"):
-            continue
-        if source.folder.startswith("backend-engine/kernels"):
-            continue  # Every kernel is a row of kernels_test or a check of tests/gpu.
+
+    def reached(source, inside):
         base = os.path.splitext(source.path)[0]
-        if f"{base}.h" in reached or f"tests/{base}_test" in mirrored or source.path in allow.UNTESTED:
-            continue
-        if not tree.exists(f"{base}.h") and any(
-                test.folder == f"tests/{source.folder}" and re.search(rf"\b{source.stem}\b", test.text)
-                for test in tests):
-            continue
-        yield Finding(source.path, 1, "test", f"write tests/{base}_test.cc (or say why not in tests/tidy/allow.py)")
+        if f"{base}.h" in headers or f"tests/{base}_test" in mirrored:
+            return True
+        return not tree.exists(f"{base}.h") and (bool(inside & headers) or any(
+            test.folder == f"tests/{source.folder}" and re.search(rf"\b{source.stem}\b", test.text)
+            for test in tests))
+
+    waiting, grown = sources, True
+    while grown:
+        grown, still = False, []
+        for source in waiting:
+            inside = {header for _, header in source.includes() if os.path.dirname(header) == source.folder}
+            if reached(source, inside):
+                grown, headers = True, headers | inside
+            else:
+                still.append(source)
+        waiting = still
+    for source in waiting:
+        if (source.suffix in (".cc", ".cu") and source.stem not in ("main", "table")
+                and not source.folder.startswith("backend-engine/kernels")  # Rows of kernels_test, checks of tests/gpu.
+                and source.path not in allow.UNTESTED):
+            base = os.path.splitext(source.path)[0]
+            yield Finding(source.path, 1, "test", f"write tests/{base}_test.cc (or say why not in tests/tidy/allow.py)")
 
 
 def included(tree):

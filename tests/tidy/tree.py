@@ -98,7 +98,7 @@ class Source:
         return list(_functions(self.code))
 
 
-_NO_FUNCTION = re.compile(r"(^|\s)(namespace|class|struct|union|enum|extern)\b|=\s*$")
+_NO_FUNCTION = re.compile(r"(^|\s)(namespace|class|struct|union|enum|extern)\b|[=(,]\s*$")
 _CONTROL = re.compile(r"^\s*(if|for|while|switch|do|else|try|catch)\b")
 _MEMBER_INIT = re.compile(r"\)\s*(noexcept\s*)?:[^:].*[\w>]$", re.DOTALL)
 
