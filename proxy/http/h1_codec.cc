@@ -122,7 +122,9 @@ size_t H1Codec::Parse(std::string_view bytes) {
   if (!head_done_) {
     head_bytes_ += taken;
     if (!version_seen_) {
-      before_.append(bytes.substr(0, taken));
+      const std::string_view seen = bytes.substr(0, taken);
+      const size_t last = std::min(seen.size(), kBeforeVersion.size());
+      before_.append(seen.substr(seen.size() - last));
       if (before_.size() > kBeforeVersion.size()) {
         before_.erase(0, before_.size() - kBeforeVersion.size());
       }
@@ -152,11 +154,13 @@ int H1Codec::OnTarget(std::string_view part) {
 int H1Codec::OnVersion(const char* at) {
   if (version_seen_) return 0;
   version_seen_ = true;
-  const auto here = static_cast<size_t>(at - feed_begin_);
-  std::string before = before_;
-  before.append(feed_begin_, here);
-  before_.clear();
-  if (before.ends_with(kBeforeVersion)) return 0;
+  const std::string_view here(feed_begin_, static_cast<size_t>(at - feed_begin_));
+  if (here.size() >= kBeforeVersion.size()) {
+    if (here.ends_with(kBeforeVersion)) return 0;
+  } else {
+    before_.append(here);
+    if (before_.ends_with(kBeforeVersion)) return 0;
+  }
   return Refuse(400, "invalid_version", "the protocol is not HTTP");
 }
 

@@ -190,7 +190,7 @@ TEST(H1Request, OtherMethodsAndVersionsHaveTheirOwnStatus) {
   ExpectRefused("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", 501);
   ExpectRefused("get / HTTP/1.1\r\nHost: h\r\n\r\n", 400);
   ExpectRefused("G=\":<> / HTTP/1.1\r\nHost: h\r\n\r\n", 400);
-  ExpectRefused(std::string(100000, 'A'), 400);
+  ExpectRefused(std::string(2000, 'A'), 400);
   ExpectRefused("GET / HTTP/1.2\r\nHost: h\r\n\r\n", 505);
   ExpectRefused("GET / HTTP/9.9\r\nHost: h\r\n\r\n", 505);
   ExpectRefused("GET / HTTP/2.0\r\nHost: h\r\n\r\n", 505);
