@@ -18,20 +18,27 @@ void Generations::Take(std::span<TokenEvent> events) {
     const std::lock_guard lock(mutex_);
     arrived_.insert(arrived_.end(), std::make_move_iterator(events.begin()),
                     std::make_move_iterator(events.end()));
-    if (posted_) return;
+  }
+  Wake();
+}
+
+void Generations::Wake() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (posted_ || arrived_.empty()) return;
     posted_ = true;
   }
-  if (!loop_.Post([this] { Deliver(); })) {
-    // The loop is swamped: the next step's batch brings these along.
-    const std::lock_guard lock(mutex_);
-    posted_ = false;
-  }
+  if (loop_.Post([this] { Deliver(); })) return;
+  // The loop is swamped: whoever wakes it next, at the latest Tick(), brings these along.
+  const std::lock_guard lock(mutex_);
+  posted_ = false;
 }
 
 Generation& Generations::Add(std::unique_ptr<Generation> generation) {
   Generation& added = *generation;
   generations_.emplace(&added, std::move(generation));
   ++preparing_;
+  Wake();
   if (!tick_.armed()) tick_ = loop_.timers().After(kTick, [this] { Tick(); });
   return added;
 }
@@ -77,6 +84,7 @@ void Generations::EraseIfOver(Generation& generation) {
 }
 
 void Generations::Tick() {
+  Wake();
   for (const auto& [generation, owner] : generations_) generation->OnTick();
   if (!generations_.empty()) tick_ = loop_.timers().After(kTick, [this] { Tick(); });
 }

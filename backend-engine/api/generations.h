@@ -40,6 +40,7 @@ class Generations {
   size_t preparing() const { return preparing_; }  // Not yet started.
 
  private:
+  void Wake();  // Any thread.
   void Deliver();
   void Tick();
   void EraseIfOver(Generation& generation);

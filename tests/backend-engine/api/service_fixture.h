@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -79,9 +80,12 @@ class ServiceTest : public ::testing::Test {
     engine_ = std::make_unique<Engine>(std::move(opened_->runner), options, service_->sink(),
                                        service_->on_load());
     absl::Status ready = absl::UnknownError("never ready");
-    service_->Ready(opened_->model, *engine_, [&](absl::Status status) {
-      ready = status;
-      loop_->Stop();
+    // From inside the loop, as what the engine posts to one that is not running is lost.
+    const auto timer = loop_->timers().After(0, [&] {
+      service_->Ready(opened_->model, *engine_, [&](absl::Status status) {
+        ready = status;
+        loop_->Stop();
+      });
     });
     loop_->Run();
     ASSERT_TRUE(ready.ok()) << ready;
@@ -141,14 +145,16 @@ class ServiceTest : public ::testing::Test {
     return Post("/v1/chat/completions", ChatBody(more), std::move(headers));
   }
 
-  // Turns the loop until `done`, or ten seconds have passed.
-  template <typename Done>
-  bool RunUntil(Done done) {
-    const MonoTime end = loop_->now() + 10 * kSecond;
-    while (!done() && loop_->now() < end) {
-      const auto timer = loop_->timers().After(2 * kMillisecond, [this] { loop_->Stop(); });
-      loop_->Run();
-    }
+  // Runs the loop until `done`, or twenty seconds have passed.
+  bool RunUntil(std::function<bool()> done) {
+    const MonoTime end = loop_->ReadClock() + 20 * kSecond;
+    TimerQueue::Timer timer;
+    std::function<void()> look = [&] {
+      if (done() || loop_->ReadClock() > end) return loop_->Stop();
+      timer = loop_->timers().After(kMillisecond, [&] { look(); });
+    };
+    timer = loop_->timers().After(0, [&] { look(); });
+    loop_->Run();
     return done();
   }
 
