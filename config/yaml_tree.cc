@@ -153,19 +153,38 @@ class Builder final : public YAML::EventHandler {
   bool too_deep_ = false;
 };
 
-// yaml-cpp passes control characters through; they have no place in a policy.
-bool HasControlCharacter(std::string_view text, Location& where) {
-  where = {1, 1};
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if ((byte < 0x20 && c != '\n' && c != '\r' && c != '\t') || byte == 0x7f) return true;
-    if (c == '\n') {
-      where = {where.line + 1, 1};
-    } else {
-      ++where.column;
-    }
+// Bytes of the UTF-8 character at the start of `text`, or 0 if it is none. Surrogates
+// and overlong forms are left to whoever draws them.
+size_t CharacterLength(std::string_view text) {
+  const auto first = static_cast<unsigned char>(text[0]);
+  const size_t length = first < 0x80                    ? 1
+                        : first >= 0xc2 && first < 0xe0 ? 2
+                        : first >= 0xe0 && first < 0xf0 ? 3
+                        : first >= 0xf0 && first < 0xf5 ? 4
+                                                        : 0;
+  if (length > text.size()) return 0;
+  for (size_t i = 1; i < length; ++i) {
+    if ((static_cast<unsigned char>(text[i]) & 0xc0) != 0x80) return 0;
   }
-  return false;
+  return length;
+}
+
+// yaml-cpp passes control characters and broken UTF-8 through; names with them would
+// end up in logs, metrics and JSON. Returns what is wrong, or "".
+std::string_view CheckCharacters(std::string_view text, Location& where) {
+  where = {1, 1};
+  while (!text.empty()) {
+    const char c = text[0];
+    const auto byte = static_cast<unsigned char>(c);
+    if ((byte < 0x20 && c != '\n' && c != '\r' && c != '\t') || byte == 0x7f) {
+      return "a control character; is this a text file?";
+    }
+    const size_t length = CharacterLength(text);
+    if (length == 0) return "a byte that is not UTF-8; is this a text file?";
+    text.remove_prefix(length);
+    where = c == '\n' ? Location{where.line + 1, 1} : Location{where.line, where.column + 1};
+  }
+  return "";
 }
 
 }  // namespace
@@ -178,8 +197,9 @@ const YamlNode* YamlNode::Get(std::string_view key) const {
 }
 
 YamlNode ReadYaml(std::string_view text, std::vector<Diagnostic>& diagnostics) {
-  if (Location where; HasControlCharacter(text, where)) {
-    diagnostics.push_back({.where = where, .message = "a control character; is this a text file?"});
+  Location where;
+  if (const std::string_view wrong = CheckCharacters(text, where); !wrong.empty()) {
+    diagnostics.push_back({.where = where, .message = std::string(wrong)});
     return {};
   }
   const auto brackets =

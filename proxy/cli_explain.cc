@@ -53,7 +53,8 @@ void WritePool(const config::ParseResult& result, size_t index, std::ostream& ou
   const Config& config = *result.config;
   const config::Pool& pool = config.pools[index];
   const std::string in_file = fmt::format("pools[{}]", index);
-  Line(out, "pool " + pool.name, fmt::format("{} backends", pool.backends.size()),
+  Line(out, "pool " + pool.name,
+       fmt::format("{} backend{}", pool.backends.size(), pool.backends.size() == 1 ? "" : "s"),
        Place(config, result.where, in_file));
   const std::string prefix = fmt::format("pools[{}].", pool.name);
   for (const config::Setting& setting : config::Flatten(config)) {

@@ -40,6 +40,8 @@ TEST(YamlTree, RefusesWhatIsNotYaml) {
   EXPECT_EQ(Wrong("a: [1, 2\n").substr(0, 14), ":1:1: not YAML");
   EXPECT_EQ(Wrong(std::string_view("a: \0b\n", 6)),
             ":1:4: a control character; is this a text file?");
+  EXPECT_EQ(Wrong("a: 1\nb: x\xffy\n"), ":2:5: a byte that is not UTF-8; is this a text file?");
+  EXPECT_EQ(Wrong("a: caf\xc3\xa9\n"), "");
 }
 
 TEST(YamlTree, RefusesAliasesAndMergeKeys) {

@@ -17,7 +17,7 @@ TEST_F(Subcommand, ExplainNamesRoutePoolAndLines) {
   EXPECT_EQ(RunExplain({.file = file, .model = "m"}, out_, err_), kExitOk);
   for (const std::string& line :
        {fmt::format("{:<42} {:<28} {}:9\n", "route chat", "path_prefix /v1/", file),
-        fmt::format("{:<42} {:<28} {}:4\n", "pool a", "1 backends", file),
+        fmt::format("{:<42} {:<28} {}:4\n", "pool a", "1 backend", file),
         fmt::format("{:<42} {:<28} {}:2\n", "  timeouts.idle", "5s", file),
         fmt::format("{:<42} {:<28} {}:7\n", "  queue.max", "7", file),
         fmt::format("{:<42} {:<28} default\n", "  load_balancing.algorithm", "weighted_score")}) {
