@@ -1,0 +1,70 @@
+// The command line of the proxy.
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <random>
+#include <string>
+
+#include "proxy/base/status.h"
+#include "proxy/cli.h"
+#include "proxy/server.h"
+
+#ifndef PENSTOCK_VERSION
+#define PENSTOCK_VERSION "unknown"
+#endif
+
+int main(int argc, char** argv) {
+  using namespace penstock;
+  CLI::App app{"penstock: sends each LLM request to the node that will answer it soonest"};
+  app.require_subcommand(1);
+  app.set_version_flag("--version", "penstock " PENSTOCK_VERSION);
+  int exit_code = kExitOk;
+
+  std::string file;
+  CLI::App* serve = app.add_subcommand("serve", "Serve as a policy file says");
+  serve->add_option("-c,--config", file, "The policy file")->required();
+  serve->callback([&] {
+    Server server(file, std::random_device{}() | uint64_t{std::random_device{}()} << 32);
+    if (const absl::Status status = server.Run(); !status.ok()) {
+      std::cerr << S(status.message()) << '\n';
+      exit_code = kExitWrong;
+    }
+  });
+
+  std::string format = "text";
+  bool strict = false;
+  CLI::App* check = app.add_subcommand("check", "Check a policy file; opens no socket");
+  check->add_option("file", file, "The policy file; - reads standard input")->required();
+  check->add_option("--format", format, "text, json or github")->capture_default_str();
+  check->add_flag("--strict", strict, "Warnings count as errors");
+  check->callback([&] { exit_code = RunCheck(file, format, strict, std::cout, std::cerr); });
+
+  CLI::App* show = app.add_subcommand("show", "Print the policy with every default filled in");
+  show->add_option("-c,--config,file", file, "The policy file")->required();
+  show->callback([&] { exit_code = RunShow(file, std::cout, std::cerr); });
+
+  ExplainQuery query;
+  CLI::App* explain = app.add_subcommand("explain", "Say which route and pool a request would get");
+  explain->add_option("-c,--config", query.file, "The policy file")->required();
+  explain->add_option("--method", query.method)->capture_default_str();
+  explain->add_option("--path", query.path)->capture_default_str();
+  explain->add_option("--model", query.model, "The request's model");
+  explain->callback([&] { exit_code = RunExplain(query, std::cout, std::cerr); });
+
+  std::string before, after;
+  CLI::App* diff = app.add_subcommand("diff", "Say what a reload from one file to another changes");
+  diff->add_option("before", before)->required();
+  diff->add_option("after", after)->required();
+  diff->callback([&] { exit_code = RunDiff(before, after, std::cout, std::cerr); });
+
+  bool markdown = false;
+  CLI::App* schema = app.add_subcommand("schema", "Print the JSON Schema of policy files");
+  schema->add_flag("--markdown", markdown, "A table of all fields instead");
+  schema->callback([&] { exit_code = RunSchema(markdown, std::cout); });
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kExitOk : kExitUsage;
+  }
+  return exit_code;
+}
