@@ -175,6 +175,7 @@ std::string FormatPercent(Interpreter& interpreter, std::string_view format, con
     }
     if (!interpreter.Room(out.size() / 16)) break;
   }
+  if (mapping == nullptr && next < values.size()) interpreter.Fail("too many values for the format");
   return out;
 }
 

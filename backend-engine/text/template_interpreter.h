@@ -56,7 +56,6 @@ struct Loop {
   Values items;
   int depth_of_items = 0;
   size_t index = 0;
-  int64_t depth = 1;
   std::optional<Values> changed;  // What loop.changed() saw last.
 };
 
@@ -106,6 +105,8 @@ class Interpreter {
   void ExecuteCallBlock(const Statement& statement);
   void ExecuteWith(const Statement& statement);
   void Assign(const Target& target, const Value& value);
+  // In the innermost scope. `name` is a string of the tree.
+  void SetVariable(const std::string& name, Value value);
   std::string Capture(const Block& block);
   void Print(std::string_view text);
   void PushScope();
@@ -141,7 +142,6 @@ class Interpreter {
   size_t bytes_ = 0;
   int depth_ = 0;
   int line_ = 0;
-  int64_t loop_depth_ = 0;
   const Dict* variables_ = nullptr;
   std::shared_ptr<Scope> scope_;
   std::string* out_ = nullptr;

@@ -149,8 +149,8 @@ Value Interpreter::LoopAttribute(const Value& value, const std::string& name) {
   if (name == "first") return Value::Bool(at == 0);
   if (name == "last") return Value::Bool(at + 1 == count);
   if (name == "length") return Value::Int(count);
-  if (name == "depth") return Value::Int(loop.depth);
-  if (name == "depth0") return Value::Int(loop.depth - 1);
+  if (name == "depth") return Value::Int(1);  // Deeper only in recursive loops.
+  if (name == "depth0") return Value::Int(0);
   if (name == "previtem") {
     return at > 0 ? loop.items[loop.index - 1] : Value::Undefined("there is no previous item");
   }

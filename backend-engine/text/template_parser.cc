@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "absl/status/status.h"
+#include "backend-engine/text/template_text.h"
 
 namespace penstock::engine::jinja {
 
@@ -123,6 +124,7 @@ void Parser::ParseIf(Statement& out) {
 void Parser::ParseFor(Statement& out) {
   out.kind = Statement::Kind::kFor;
   out.target = ParseTarget(false);
+  if (out.target.name == "loop") Fail("a loop cannot be over 'loop'");
   if (!TakeName("in")) Fail("expected 'in'");
   out.expression = ParseTuple(false);
   if (TakeName("if")) out.condition = ParseExpression();
@@ -246,7 +248,7 @@ Target Parser::ParseOneTarget(bool attributes) {
     return target;
   }
   target.name = ExpectName();
-  for (const char* reserved : {"true", "false", "none", "True", "False", "None", "loop"}) {
+  for (const char* reserved : {"true", "false", "none", "True", "False", "None"}) {
     if (target.name == reserved) Fail(fmt::format("cannot assign to '{}'", reserved));
   }
   if (attributes && TakeOperator(".")) target.attribute = ExpectName();
@@ -290,7 +292,7 @@ std::string Parser::ExpectName() {
 }
 
 std::nullptr_t Parser::Fail(std::string why) {
-  if (error_.empty()) error_ = fmt::format("line {}: {}", Now().line, why);
+  if (error_.empty()) error_ = fmt::format("line {}: {}", Now().line, OneLine(why));
   return nullptr;
 }
 

@@ -5,6 +5,7 @@
 #include "absl/status/status.h"
 #include "backend-engine/text/template_builtins.h"
 #include "backend-engine/text/template_interpreter.h"
+#include "backend-engine/text/template_text.h"
 
 namespace penstock::engine::jinja {
 
@@ -33,7 +34,7 @@ const Value* Arguments::Get(size_t place, std::string_view name) const {
 
 Value Interpreter::Fail(std::string why) {
   if (error_.ok()) {
-    error_ = absl::InvalidArgumentError(fmt::format("chat template: line {}: {}", line_, why));
+    error_ = absl::InvalidArgumentError(fmt::format("chat template: line {}: {}", line_, OneLine(why)));
   }
   return {};
 }
@@ -46,7 +47,7 @@ Value Interpreter::FailLimit(std::string what) {
 }
 
 Value Interpreter::Raise(std::string message) {
-  if (error_.ok()) error_ = absl::InvalidArgumentError("chat template: " + message);
+  if (error_.ok()) error_ = absl::InvalidArgumentError("chat template: " + OneLine(message));
   return {};
 }
 
@@ -141,7 +142,7 @@ Interpreter::Flow Interpreter::Execute(const Statement& statement) {
       macro.name = statement.name;
       macro.macro = &statement;
       macro.scope = scope_;
-      Assign({.name = statement.name}, Value::Of(std::move(macro)));
+      SetVariable(statement.name, Value::Of(std::move(macro)));
       break;
     }
     case Statement::Kind::kCallBlock:
@@ -195,7 +196,6 @@ Interpreter::Flow Interpreter::ExecuteFor(const Statement& statement) {
     loop->depth_of_items = std::max(loop->depth_of_items, item.depth());
   }
   loop->items = std::move(items);
-  loop->depth = ++loop_depth_;
   for (; loop->index < loop->items.size() && !failed(); ++loop->index) {
     PushScope();
     scope_->variables.emplace_back("loop", Value::Of(loop));
@@ -204,7 +204,6 @@ Interpreter::Flow Interpreter::ExecuteFor(const Statement& statement) {
     PopScope();
     if (flow == Flow::kBreak) break;
   }
-  --loop_depth_;
   // A value kept from the loop may hold it; what it saw must not hold that value.
   loop->changed.reset();
   return Flow::kOn;
@@ -232,13 +231,17 @@ void Interpreter::Assign(const Target& target, const Value& value) {
     object.name_space().Set(target.attribute, value);
     return;
   }
-  for (auto& [name, old] : scope_->variables) {
-    if (name == target.name) {
-      old = value;
+  SetVariable(target.name, value);
+}
+
+void Interpreter::SetVariable(const std::string& name, Value value) {
+  for (auto& [known, old] : scope_->variables) {
+    if (known == name) {
+      old = std::move(value);
       return;
     }
   }
-  scope_->variables.emplace_back(target.name, value);
+  scope_->variables.emplace_back(name, std::move(value));
 }
 
 void Interpreter::ExecuteSet(const Statement& statement) {

@@ -43,7 +43,7 @@ bool IsUpper(Interpreter&, const Value& value, const Arguments&) {
 
 bool DividesBy(Interpreter& interpreter, const Value& value, int64_t divisor, int64_t rest) {
   const Value remainder = interpreter.Binary(Operator::kModulo, value, Value::Int(divisor));
-  return !interpreter.failed() && remainder.number() == static_cast<double>(rest);
+  return remainder.is_number() && remainder.number() == static_cast<double>(rest);
 }
 bool IsEven(Interpreter& interpreter, const Value& value, const Arguments&) {
   return DividesBy(interpreter, value, 2, 0);

@@ -198,7 +198,17 @@ std::string ReplaceText(std::string_view text, std::string_view from, std::strin
   return out += text.substr(at);
 }
 
-std::string UpperText(std::string_view text) { return MapChars(text, ToUpper); }
+std::string UpperText(std::string_view text) {
+  std::string out;
+  for (const char32_t code : Chars(text)) {
+    if (code == U'ß') {
+      out += "SS";
+    } else {
+      AppendChar(ToUpper(code), out);
+    }
+  }
+  return out;
+}
 std::string LowerText(std::string_view text) { return MapChars(text, ToLower); }
 
 std::string CapitalizeText(std::string_view text) {
@@ -221,6 +231,14 @@ std::string SwapCaseText(std::string_view text) {
   return MapChars(text, [](char32_t code) {
     return IsUpper(code) ? ToLower(code) : ToUpper(code);
   });
+}
+
+std::string OneLine(std::string_view text) {
+  constexpr size_t kShownMax = 400;
+  std::string out(text.substr(0, kShownMax));
+  std::replace_if(
+      out.begin(), out.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20; }, ' ');
+  return out + (text.size() > kShownMax ? "..." : "");
 }
 
 void AppendStringRepr(std::string_view text, std::string& out) {

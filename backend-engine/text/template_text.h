@@ -40,6 +40,9 @@ std::string CapitalizeText(std::string_view text);
 std::string TitleText(std::string_view text);
 std::string SwapCaseText(std::string_view text);
 
+// Text of a template or a request as it may stand in a one-line message.
+std::string OneLine(std::string_view text);
+
 // repr() of a string and of a float.
 void AppendStringRepr(std::string_view text, std::string& out);
 std::string FloatRepr(double value);
