@@ -7,6 +7,7 @@
 #include <exception>
 #include <limits>
 #include <mutex>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -48,6 +49,22 @@ int64_t KvBlockBytes(const ModelConfig& config, const Shard& shard,
 int64_t MaxLength(const ModelConfig& config, const CpuRunnerOptions& options) {
   return options.max_length > 0 ? std::min<int64_t>(options.max_length, config.max_positions)
                                 : config.max_positions;
+}
+
+bool CheckOptions(const CpuRunnerOptions& options, std::string& error) {
+  const struct {
+    const char* name;
+    int64_t value;
+  } counts[] = {{"ranks", options.ranks},
+                {"block_tokens", options.block_tokens},
+                {"max_step_tokens", options.max_step_tokens},
+                {"max_sequences", options.max_sequences}};
+  for (const auto& count : counts) {
+    if (count.value >= 1) continue;
+    error = std::string(count.name) + " is " + std::to_string(count.value) + ", at least 1 needed";
+    return false;
+  }
+  return true;
 }
 
 // As many blocks as the budget holds, but no more than could ever be in use.
@@ -337,9 +354,16 @@ class CpuRunner::Impl {
 
 std::unique_ptr<CpuRunner> CpuRunner::Create(const ModelConfig& config, const TensorSource& source,
                                              const CpuRunnerOptions& options, std::string& error) {
-  auto impl = std::make_unique<Impl>(config, options);
-  if (!impl->Start(source, error)) return nullptr;
-  return std::unique_ptr<CpuRunner>(new CpuRunner(std::move(impl)));
+  if (!CheckOptions(options, error)) return nullptr;
+  try {
+    auto impl = std::make_unique<Impl>(config, options);
+    if (!impl->Start(source, error)) return nullptr;
+    return std::unique_ptr<CpuRunner>(new CpuRunner(std::move(impl)));
+  } catch (const std::bad_alloc&) {
+    error = "no memory for a step of " + std::to_string(options.max_step_tokens) + " tokens and " +
+            std::to_string(options.max_sequences) + " sequences; lower them";
+    return nullptr;
+  }
 }
 
 CpuRunner::CpuRunner(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -33,6 +33,11 @@ bool MakeShard(const ModelConfig& config, int rank, int size, Shard& shard, std:
             std::to_string(kv_heads);
     return false;
   }
+  if (config.head_dim < 2 || config.head_dim % 2 != 0) {
+    error = "head_dim is " + std::to_string(config.head_dim) +
+            "; rotary positions turn pairs, so it must be even";
+    return false;
+  }
   shard.rank = rank;
   shard.size = size;
   shard.heads = {heads / size * rank, heads / size};

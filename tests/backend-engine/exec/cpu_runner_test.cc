@@ -74,6 +74,12 @@ TEST(CpuRunner, ARankThatCannotLoadFailsTheStartWithItsReason) {
             std::string::npos);
 }
 
+TEST(CpuRunner, OptionsBelowOneAreRefusedByName) {
+  const RandomModel model(SmallConfig());
+  EXPECT_EQ(CreateError(model, {.ranks = 0}), "ranks is 0, at least 1 needed");
+  EXPECT_EQ(CreateError(model, {.max_sequences = -4}), "max_sequences is -4, at least 1 needed");
+}
+
 TEST(CpuRunner, ProgressEndsAtTheTotalOfAllRanks) {
   const RandomModel model(SmallConfig());
   int64_t last = 0;

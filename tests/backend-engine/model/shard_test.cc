@@ -63,6 +63,10 @@ TEST(Shard, SaysWhyAModelCannotBeCut) {
             "divisor of 14");
   EXPECT_FALSE(MakeShard(Config(12, 4, 64, 64), 0, 6, shard, error));
   EXPECT_NE(error.find("4 key-value heads"), std::string::npos);
+  ModelConfig odd = Config(4, 2, 64, 64);
+  odd.head_dim = 5;
+  EXPECT_FALSE(MakeShard(odd, 0, 1, shard, error));
+  EXPECT_NE(error.find("head_dim is 5"), std::string::npos);
 }
 
 }  // namespace
