@@ -79,7 +79,8 @@ class Codec {
   // --- writing ---
   // Client role: begins a request and returns its id. `extra` follows
   // head.headers; dropped fields are left out; the codec writes the framing
-  // fields from head.framing. Host comes from head.headers or head.authority.
+  // fields from head.framing. Host comes from head.headers or head.authority;
+  // Expect is not passed on.
   virtual MessageId WriteRequest(Gather& out, const RequestHead& head,
                                  std::span<const Header> extra) = 0;
   // Server role: begins the answer to `id`. head.keep_alive is not looked at (it

@@ -23,11 +23,13 @@ void CopyNumber(Gather& out, uint64_t value, int base) {
   out.Copy({digits, static_cast<size_t>(result.ptr - digits)});
 }
 
-// Written by the codec itself, whoever else brings them.
+// Written by the codec itself, whoever else brings them; Expect never is, since
+// whoever reads the request answers it.
 bool OwnedByCodec(KnownHeader id) {
   switch (id) {
     case KnownHeader::kConnection:
     case KnownHeader::kContentLength:
+    case KnownHeader::kExpect:
     case KnownHeader::kHost:
     case KnownHeader::kKeepAlive:
     case KnownHeader::kProxyConnection:

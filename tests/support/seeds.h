@@ -10,14 +10,17 @@
 
 namespace penstock {
 
-// `count` seeds counted from PENSTOCK_SEED (1 where it is not set), or that one
-// alone where it is set. Calls run(seed) for each until a failure.
+// Calls run(seed) for seeds 1 to `count` until a failure; PENSTOCK_SEED=n for that
+// seed alone, PENSTOCK_SEEDS=n for the first n.
 template <typename Run>
 void ForEachSeed(int count, Run run) {
   const char* const told = std::getenv("PENSTOCK_SEED");
+  const char* const more = std::getenv("PENSTOCK_SEEDS");
   const uint64_t first = told == nullptr ? 1 : std::strtoull(told, nullptr, 10);
+  if (more != nullptr) count = std::atoi(more);
+  if (told != nullptr) count = 1;
   const auto* const info = ::testing::UnitTest::GetInstance()->current_test_info();
-  for (uint64_t seed = first; seed < first + (told == nullptr ? static_cast<uint64_t>(count) : 1); ++seed) {
+  for (uint64_t seed = first; seed < first + static_cast<uint64_t>(count); ++seed) {
     SCOPED_TRACE("repeat: PENSTOCK_SEED=" + std::to_string(seed) + " ctest --preset dev -R '^" +
                  info->test_suite_name() + "." + info->name() + "$'");
     run(seed);

@@ -15,7 +15,8 @@ constexpr MonoTime kTick = DeadlineWheel::kTick;
 
 struct Bell {
   explicit Bell(DeadlineWheel& wheel)
-      : deadline(wheel, [](void* self) { ++static_cast<Bell*>(self)->rung; }, this) {}
+      : deadline(
+            wheel, [](void* self) { ++static_cast<Bell*>(self)->rung; }, this) {}
   int rung = 0;
   Deadline deadline;
 };
@@ -66,7 +67,8 @@ TEST(DeadlineWheel, OneThatIsClearedOrGoesAwayNeverRings) {
   cleared.deadline.Clear();
   int rung = 0;
   {
-    Deadline gone(wheel, [](void* count) { ++*static_cast<int*>(count); }, &rung);
+    Deadline gone(
+        wheel, [](void* count) { ++*static_cast<int*>(count); }, &rung);
     gone.Set(kSecond);
   }
   wheel.AdvanceTo(10 * kSecond);
@@ -87,7 +89,7 @@ TEST(DeadlineWheel, ACallbackMaySetItselfAndDestroyOthers) {
         [](void* self) {
           auto& o = *static_cast<Owner*>(self);
           ++o.rung;
-          o.all.clear();   // Its own too.
+          o.all.clear();  // Its own too.
         },
         &owner));
     owner.all.back()->Set(kSecond);
@@ -97,7 +99,7 @@ TEST(DeadlineWheel, ACallbackMaySetItselfAndDestroyOthers) {
   wheel.AdvanceTo(kSecond);
   EXPECT_EQ(owner.rung, 1);
   EXPECT_EQ(again.rung, 1);
-  again.deadline.Set(wheel.now());   // In the past: at the next tick.
+  again.deadline.Set(wheel.now());  // In the past: at the next tick.
   wheel.AdvanceTo(kSecond + kTick);
   EXPECT_EQ(again.rung, 2);
 }

@@ -26,7 +26,9 @@ TEST(TimerQueue, FiresInDeadlineOrderAtTheirOwnTime) {
 
 TEST(TimerQueue, ATimerThatGoesAwayOrIsReplacedNeverFires) {
   TimerQueue timers(0);
-  { auto timer = timers.After(kSecond, [] { FAIL(); }); }
+  {
+    auto timer = timers.After(kSecond, [] { FAIL(); });
+  }
   auto timer = timers.After(kSecond, [] { FAIL(); });
   int fired = 0;
   timer = timers.After(kSecond, [&] { ++fired; });

@@ -9,8 +9,9 @@ TEST(ErrorReply, ABodyHasTheShapeThatOpenAiClientsRead) {
   EXPECT_EQ(ErrorBody(ReplyCode::kModelNotFound, "no model is named \"x\"", "model"),
             R"({"error":{"message":"no model is named \"x\"","type":"invalid_request_error",)"
             R"("param":"model","code":"model_not_found"}})");
-  EXPECT_EQ(ErrorBody(ReplyCode::kQueueFull, ""),
-            R"({"error":{"message":"","type":"rate_limit_error","param":null,"code":"queue_full"}})");
+  EXPECT_EQ(
+      ErrorBody(ReplyCode::kQueueFull, ""),
+      R"({"error":{"message":"","type":"rate_limit_error","param":null,"code":"queue_full"}})");
 }
 
 TEST(ErrorReply, AnEventIsOneDataLine) {
@@ -21,8 +22,11 @@ TEST(ErrorReply, AnEventIsOneDataLine) {
 }
 
 TEST(ErrorReply, WhatIsNotUtf8IsReplacedAndControlsAreEscaped) {
-  const std::string body = ErrorBody(ReplyCode::kBadRequest, "\xff\xc3\xa9\xe2\x82\x1b\\\xed\xa0\x80");
-  EXPECT_NE(body.find("\xef\xbf\xbd\xc3\xa9\xef\xbf\xbd\xef\xbf\xbd\\u001b\\\\\xef\xbf\xbd"), std::string::npos) << body;
+  const std::string body =
+      ErrorBody(ReplyCode::kBadRequest, "\xff\xc3\xa9\xe2\x82\x1b\\\xed\xa0\x80");
+  EXPECT_NE(body.find("\xef\xbf\xbd\xc3\xa9\xef\xbf\xbd\xef\xbf\xbd\\u001b\\\\\xef\xbf\xbd"),
+            std::string::npos)
+      << body;
 }
 
 TEST(ErrorReply, EveryCodeHasItsRow) {

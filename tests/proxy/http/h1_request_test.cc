@@ -81,7 +81,6 @@ TEST(H1Request, AfterConnectionCloseNothingMoreIsRead) {
             "  Connection: x, Close\nend 1\n");
 }
 
-
 constexpr std::string_view kHead = "POST /a HTTP/1.1\r\nHost: h\r\n";
 
 std::string Chunked(std::string_view body) {
@@ -97,43 +96,64 @@ std::string WithTarget(std::string_view target) {
 // What is sent is refused with that status, and never seen as a request.
 void ExpectRefused(std::string_view bytes, int status) {
   const std::string text = ParseAtEverySplit(bytes);
-  EXPECT_NE(text.find("error " + std::to_string(status)), std::string::npos) << bytes << "\n" << text;
+  EXPECT_NE(text.find("error " + std::to_string(status)), std::string::npos) << bytes << "\n"
+                                                                             << text;
   EXPECT_EQ(text.rfind("error "), text.find("error "));
 }
 
 TEST(H1Request, AmbiguousLengthsAreRefused) {
-  for (const std::string_view field :
-       {"Content-Length: 5\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 5",
-        "Content-Length: 5\r\nContent-Length: 5", "Content-Length: 5\r\nContent-Length: 6",
-        "Content-Length: +5", "Content-Length: -5", "Content-Length: 0x5", "Content-Length: 5_0",
-        "Content-Length: 5 5", "Content-Length: 5,5", "Content-Length:", "Content-Length: \r\nContent-Length: 5",
-        "Content-Length: 9223372036854775808", "Content-Length: 18446744073709551616",
-        "Content-Length: 18446744073709551621", "Transfer-Encoding: chunked, chunked",
-        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "Transfer-Encoding: ,chunked",
-        "Transfer-Encoding: chunked,", "Transfer-Encoding: \x0b" "chunked", "Transfer-Encoding: \xa0" "chunked",
-        "Transfer_Encoding: chunked", "Content_Length: 5", "Transfer-Encoding : chunked", "Content-Length : 5"}) {
+  for (const std::string_view field : {"Content-Length: 5\r\nTransfer-Encoding: chunked",
+                                       "Transfer-Encoding: chunked\r\nContent-Length: 5",
+                                       "Content-Length: 5\r\nContent-Length: 5",
+                                       "Content-Length: 5\r\nContent-Length: 6",
+                                       "Content-Length: +5",
+                                       "Content-Length: -5",
+                                       "Content-Length: 0x5",
+                                       "Content-Length: 5_0",
+                                       "Content-Length: 5 5",
+                                       "Content-Length: 5,5",
+                                       "Content-Length:",
+                                       "Content-Length: \r\nContent-Length: 5",
+                                       "Content-Length: 9223372036854775808",
+                                       "Content-Length: 18446744073709551616",
+                                       "Content-Length: 18446744073709551621",
+                                       "Transfer-Encoding: chunked, chunked",
+                                       "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+                                       "Transfer-Encoding: ,chunked",
+                                       "Transfer-Encoding: chunked,",
+                                       "Transfer-Encoding: \x0b"
+                                       "chunked",
+                                       "Transfer-Encoding: \xa0"
+                                       "chunked",
+                                       "Transfer_Encoding: chunked",
+                                       "Content_Length: 5",
+                                       "Transfer-Encoding : chunked",
+                                       "Content-Length : 5"}) {
     const std::string text = ParseAtEverySplit(WithField(field));
     EXPECT_EQ(text.find("request"), std::string::npos) << field << "\n" << text;
-    EXPECT_TRUE(text.starts_with("error 400") || text.starts_with("error 501")) << field << "\n" << text;
+    EXPECT_TRUE(text.starts_with("error 400") || text.starts_with("error 501")) << field << "\n"
+                                                                                << text;
   }
 }
 
 TEST(H1Request, OtherTransferCodingsAreNotImplemented) {
   for (const std::string_view field :
-       {"Transfer-Encoding: xchunked", "Transfer-Encoding: chunked;q=1", "Transfer-Encoding: identity",
-        "Transfer-Encoding: gzip, chunked", "Transfer-Encoding: gzip"}) {
+       {"Transfer-Encoding: xchunked", "Transfer-Encoding: chunked;q=1",
+        "Transfer-Encoding: identity", "Transfer-Encoding: gzip, chunked",
+        "Transfer-Encoding: gzip"}) {
     const std::string text = ParseAtEverySplit(WithField(field));
-    EXPECT_TRUE(text.starts_with("error 501") || text.starts_with("error 400")) << field << "\n" << text;
+    EXPECT_TRUE(text.starts_with("error 501") || text.starts_with("error 400")) << field << "\n"
+                                                                                << text;
   }
   ExpectRefused("POST / HTTP/1.0\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400);
 }
 
 TEST(H1Request, BrokenChunksAreRefused) {
   for (const std::string_view body :
-       {"0x5\r\nhello\r\n", "+5\r\nhello\r\n", "-1\r\nhello\r\n", "5_0\r\nhello\r\n", " 5\r\nhello\r\n",
-        "5 \r\nhello\r\n", "\r\nhello\r\n", "12345678901234567\r\nhello\r\n", "5\nhello\r\n0\r\n\r\n",
-        "5\r\nhelloXX0\r\n\r\n", "5\r\nhello\r\n0\r\n\rX", "5;a=\rb\r\nhello\r\n",
-        "5;a=\nb\r\nhello\r\n", "5;a=\"b\r\nhello\r\n", "g\r\n"}) {
+       {"0x5\r\nhello\r\n", "+5\r\nhello\r\n", "-1\r\nhello\r\n", "5_0\r\nhello\r\n",
+        " 5\r\nhello\r\n", "5 \r\nhello\r\n", "\r\nhello\r\n", "12345678901234567\r\nhello\r\n",
+        "5\nhello\r\n0\r\n\r\n", "5\r\nhelloXX0\r\n\r\n", "5\r\nhello\r\n0\r\n\rX",
+        "5;a=\rb\r\nhello\r\n", "5;a=\nb\r\nhello\r\n", "5;a=\"b\r\nhello\r\n", "g\r\n"}) {
     ExpectRefused(Chunked(body), 400);
   }
 }
@@ -141,9 +161,9 @@ TEST(H1Request, BrokenChunksAreRefused) {
 TEST(H1Request, BrokenFieldsAreRefused) {
   using namespace std::string_view_literals;
   for (const std::string_view field :
-       {"X: a\nY: b"sv, "X: a\rb"sv, "X: a\0b"sv, "X\0: a"sv, "X: a\r\n folded"sv, "X: a\r\n\tfolded"sv,
-        "no colon"sv, ": empty name"sv, "X\x80: a"sv, "X\": a"sv, "X(: a"sv, "X : a"sv, "X\t: a"sv,
-        "X: a\x01"sv, "X: a\x7f"sv, "Connection: authorization"sv,
+       {"X: a\nY: b"sv, "X: a\rb"sv, "X: a\0b"sv, "X\0: a"sv, "X: a\r\n folded"sv,
+        "X: a\r\n\tfolded"sv, "no colon"sv, ": empty name"sv, "X\x80: a"sv, "X\": a"sv, "X(: a"sv,
+        "X : a"sv, "X\t: a"sv, "X: a\x01"sv, "X: a\x7f"sv, "Connection: authorization"sv,
         "Connection: close, Transfer-Encoding"sv, "Host: h"sv}) {
     ExpectRefused(WithField(field), 400);
   }
@@ -152,11 +172,13 @@ TEST(H1Request, BrokenFieldsAreRefused) {
 
 TEST(H1Request, TheHostIsOneHostWithAnOptionalPort) {
   ExpectRefused("GET / HTTP/1.1\r\n\r\n", 400);
-  for (const std::string_view host : {"", "a@b", "a/b", "a,b", "a b", "a:b", "a:1:2", "[::1", "[x]", "a?b", "a#b", "a:123456"}) {
+  for (const std::string_view host :
+       {"", "a@b", "a/b", "a,b", "a b", "a:b", "a:1:2", "[::1", "[x]", "a?b", "a#b", "a:123456"}) {
     ExpectRefused("GET / HTTP/1.1\r\nHost: " + std::string(host) + "\r\n\r\n", 400);
   }
   for (const std::string_view host : {"a", "a.b:1", "[::1]", "[::1]:80", "10.0.0.1:8080", "a_b"}) {
-    const std::string text = ParseAtEverySplit("GET / HTTP/1.1\r\nHost: " + std::string(host) + "\r\n\r\n");
+    const std::string text =
+        ParseAtEverySplit("GET / HTTP/1.1\r\nHost: " + std::string(host) + "\r\n\r\n");
     EXPECT_NE(text.find("authority=" + std::string(host) + " "), std::string::npos) << text;
   }
   EXPECT_NE(ParseAtEverySplit("GET / HTTP/1.0\r\n\r\n").find("body=none close"), std::string::npos);
@@ -169,19 +191,22 @@ TEST(H1Request, AbsoluteFormBecomesOriginFormWithItsOwnAuthority) {
             "request 1 GET / path=/ authority=real body=none\n  Host: real\nend 1\n");
   EXPECT_EQ(ParseAtEverySplit("GET http://real?q HTTP/1.1\r\nHost: h\r\n\r\n"),
             "request 1 GET /?q path=/ authority=real body=none\n  Host: real\nend 1\n");
-  for (const std::string_view target : {"ftp://h/", "http://u@h/", "http:///a", "http://h/../a", "h:80", "a", "*"}) {
+  for (const std::string_view target :
+       {"ftp://h/", "http://u@h/", "http:///a", "http://h/../a", "h:80", "a", "*"}) {
     ExpectRefused(WithTarget(target), 400);
   }
-  EXPECT_NE(ParseAtEverySplit("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n").find("path=* "), std::string::npos);
+  EXPECT_NE(ParseAtEverySplit("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n").find("path=* "),
+            std::string::npos);
 }
 
 TEST(H1Request, PathsThatCouldBeReadInTwoWaysAreRefused) {
   for (const std::string_view target :
-       {"/./a", "/a/../b", "/a/..", "/.", "/%2e%2E/a", "/.%2e", "/v1%2Fchat", "/a%5cb", "/a%00", "/a%zz",
-        "/a%2", "/a%", "/a#b", "/a\\b", "/a?b#c", "/\x80", "/a\x01"}) {
+       {"/./a", "/a/../b", "/a/..", "/.", "/%2e%2E/a", "/.%2e", "/v1%2Fchat", "/a%5cb", "/a%00",
+        "/a%zz", "/a%2", "/a%", "/a#b", "/a\\b", "/a?b#c", "/\x80", "/a\x01"}) {
     ExpectRefused(WithTarget(target), 400);
   }
-  for (const std::string_view target : {"/", "//a", "/a;p", "/a..b", "/...", "/a%20b", "/.well-known", "/a?../%2f"}) {
+  for (const std::string_view target :
+       {"/", "//a", "/a;p", "/a..b", "/...", "/a%20b", "/.well-known", "/a?../%2f"}) {
     EXPECT_TRUE(ParseAtEverySplit(WithTarget(target)).starts_with("request 1 GET ")) << target;
   }
 }
@@ -205,8 +230,10 @@ TEST(H1Request, OtherMethodsAndVersionsHaveTheirOwnStatus) {
 }
 
 TEST(H1Request, ExpectAndUpgradeAreSaidNotActedOn) {
-  EXPECT_NE(ParseAtEverySplit(std::string(kHead) + "Expect: 100-Continue\r\nContent-Length: 1\r\n\r\nx")
-                .find("body=length 1 expect\n"), std::string::npos);
+  EXPECT_NE(
+      ParseAtEverySplit(std::string(kHead) + "Expect: 100-Continue\r\nContent-Length: 1\r\n\r\nx")
+          .find("body=length 1 expect\n"),
+      std::string::npos);
   ExpectRefused(std::string(kHead) + "Expect: 200\r\n\r\n", 417);
   ExpectRefused(std::string(kHead) + "Expect: 100-continue\r\nExpect: 100-continue\r\n\r\n", 417);
   const std::string text = ParseAtEverySplit(
@@ -242,16 +269,19 @@ TEST(H1Request, EveryLimitIsReachedAndHolds) {
   EXPECT_EQ(ParseAtEverySplit(line_of(51), limits), "error 414 request_line_too_long\n");
   const std::string chunks = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
   EXPECT_NE(ParseAtEverySplit(chunks + "1;abcde\r\nx\r\n1;abcdef\r\ny\r\n0\r\n\r\n", limits)
-                .find("error 400 chunk_extensions_too_long\n"), std::string::npos);
+                .find("error 400 chunk_extensions_too_long\n"),
+            std::string::npos);
   EXPECT_NE(ParseAtEverySplit(chunks + "0\r\nT: " + std::string(300, 't') + "\r\n\r\n", limits)
-                .find("error 431 headers_too_large\n"), std::string::npos);
+                .find("error 431 headers_too_large\n"),
+            std::string::npos);
 }
 
 TEST(H1Request, AnEndInTheMiddleIsAnErrorAndBetweenMessagesIsNot) {
   EXPECT_EQ(Parse("GET / HT", {}, true), "error 400 unexpected_end\n");
   EXPECT_EQ(Parse("", {}, true), "");
   EXPECT_NE(Parse(std::string(kHead) + "Content-Length: 9\r\n\r\nhalf", {}, true)
-                .find("error 400 unexpected_end"), std::string::npos);
+                .find("error 400 unexpected_end"),
+            std::string::npos);
 }
 
 }  // namespace

@@ -9,7 +9,7 @@ namespace {
 
 struct Ask {
   std::string_view method = "GET";
-  bool end = false;   // The connection ends after the bytes.
+  bool end = false;  // The connection ends after the bytes.
 };
 
 std::string Parse(std::string_view bytes, size_t step, const Ask& ask) {
@@ -50,9 +50,10 @@ TEST(H1Response, LengthChunksOrTheEndOfTheConnectionEndABody) {
 }
 
 TEST(H1Response, InterimAnswersComeBeforeTheAnswer) {
-  EXPECT_EQ(ParseAtEverySplit("HTTP/1.1 103 Early Hints\r\nX: 1\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
-                              "HTTP/1.1 204 No Content\r\n\r\n"),
-            "interim 1 103\n  X: 1\ninterim 1 100\nresponse 1 204 No Content body=none\nend 1\nreusable");
+  EXPECT_EQ(
+      ParseAtEverySplit("HTTP/1.1 103 Early Hints\r\nX: 1\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
+                        "HTTP/1.1 204 No Content\r\n\r\n"),
+      "interim 1 103\n  X: 1\ninterim 1 100\nresponse 1 204 No Content body=none\nend 1\nreusable");
   std::string many;
   for (int i = 0; i < 9; ++i) many += "HTTP/1.1 100 Continue\r\n\r\n";
   EXPECT_NE(ParseAtEverySplit(many).find("error 502 too_many_interim"), std::string::npos);
@@ -63,32 +64,38 @@ TEST(H1Response, HeadAnd304HaveNoBodyWhateverTheySay) {
             "response 1 200 OK body=length 10\n  Content-Length: 10\nend 1\nreusable");
   EXPECT_EQ(ParseAtEverySplit("HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\n\r\n"),
             "response 1 304 Not Modified body=none\n  Content-Length: 10\nend 1\nreusable");
-  EXPECT_EQ(ParseAtEverySplit("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
-            "response 1 101 Switching Protocols body=none close\n  Upgrade: x\n  Connection: upgrade\n"
-            "end 1\nnot reusable");
+  EXPECT_EQ(
+      ParseAtEverySplit(
+          "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
+      "response 1 101 Switching Protocols body=none close\n  Upgrade: x\n  Connection: upgrade\n"
+      "end 1\nnot reusable");
 }
 
 TEST(H1Response, BytesAfterTheAnswerMakeTheConnectionUseless) {
   for (const std::string_view answer :
        {"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\naHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-        "HTTP/1.1 204 No Content\r\n\r\nx", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n0"}) {
+        "HTTP/1.1 204 No Content\r\n\r\nx",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n0"}) {
     const std::string text = ParseAtEverySplit(answer);
-    EXPECT_NE(text.find("end 1\nerror 502 unsolicited_bytes\nnot reusable"), std::string::npos) << text;
+    EXPECT_NE(text.find("end 1\nerror 502 unsolicited_bytes\nnot reusable"), std::string::npos)
+        << text;
   }
 }
 
 TEST(H1Response, BadAnswersAreRefused) {
   using namespace std::string_view_literals;
   for (const std::string_view answer :
-       {"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"sv, "HTTP/1.1 200 OK\r\nContent-Length: 1e3\r\n\r\n"sv,
+       {"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"sv,
+        "HTTP/1.1 200 OK\r\nContent-Length: 1e3\r\n\r\n"sv,
         "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n"sv,
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"sv,
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"sv,
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nxx"sv,
-        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"sv, "HTTP/2.0 200 OK\r\n\r\n"sv,
-        "HTTP/1.1 20 OK\r\n\r\n"sv, "HTTP/1.1 099 No\r\n\r\n"sv, "ICY 200 OK\r\n\r\n"sv,
-        "RTSP/1.0 200 OK\r\n\r\n"sv, "HTTP/1.1 200 OK\nX: y\n\n"sv, "HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n"sv,
-        "SSH-2.0-x\r\n"sv, "\x15\x03\x01"sv, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"sv}) {
+        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"sv,
+        "HTTP/2.0 200 OK\r\n\r\n"sv, "HTTP/1.1 20 OK\r\n\r\n"sv, "HTTP/1.1 099 No\r\n\r\n"sv,
+        "ICY 200 OK\r\n\r\n"sv, "RTSP/1.0 200 OK\r\n\r\n"sv, "HTTP/1.1 200 OK\nX: y\n\n"sv,
+        "HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n"sv, "SSH-2.0-x\r\n"sv, "\x15\x03\x01"sv,
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"sv}) {
     const std::string text = ParseAtEverySplit(answer);
     EXPECT_NE(text.find("error 502 "), std::string::npos) << answer << "\n" << text;
     EXPECT_TRUE(text.ends_with("not reusable"));
@@ -98,8 +105,10 @@ TEST(H1Response, BadAnswersAreRefused) {
 TEST(H1Response, AnEndInTheMiddleIsAnError) {
   for (const std::string_view answer :
        {"", "HTTP/1.1 20", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab",
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n", "HTTP/1.1 100 Continue\r\n\r\n"}) {
-    EXPECT_NE(ParseAtEverySplit(answer, {.end = true}).find("error 502 unexpected_end"), std::string::npos);
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n",
+        "HTTP/1.1 100 Continue\r\n\r\n"}) {
+    EXPECT_NE(ParseAtEverySplit(answer, {.end = true}).find("error 502 unexpected_end"),
+              std::string::npos);
   }
 }
 
@@ -116,8 +125,13 @@ TEST(H1Response, AnAnswerBeforeTheRequestIsWholeSpendsTheConnection) {
   CodecLog log;
   const auto codec = MakeH1Codec(CodecRole::kClient, log, {});
   Gather out;
-  codec->WriteRequest(out, {.method = "POST", .target = "/", .authority = "h",
-                            .framing = Framing::kLength, .content_length = 10}, {});
+  codec->WriteRequest(out,
+                      {.method = "POST",
+                       .target = "/",
+                       .authority = "h",
+                       .framing = Framing::kLength,
+                       .content_length = 10},
+                      {});
   codec->Feed("HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n");
   EXPECT_FALSE(codec->reusable());
 }

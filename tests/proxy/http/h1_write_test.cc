@@ -55,17 +55,22 @@ TEST(H1Write, AnAnswerIsFramedForTheVersionOfItsRequest) {
 TEST(H1Write, WhatHasNoBodyGetsNone) {
   const ResponseHead length{.status = 200, .framing = Framing::kLength, .content_length = 2};
   EXPECT_EQ(Server(kHead).Answer(length, "ab"), "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n");
-  EXPECT_EQ(Server(kGet).Answer({.status = 204, .framing = Framing::kLength, .content_length = 2}, "ab"),
-            "HTTP/1.1 204 No Content\r\n\r\n");
+  EXPECT_EQ(
+      Server(kGet).Answer({.status = 204, .framing = Framing::kLength, .content_length = 2}, "ab"),
+      "HTTP/1.1 204 No Content\r\n\r\n");
   EXPECT_EQ(Server(kGet).Answer({.status = 304, .framing = Framing::kChunked}, "ab"),
             "HTTP/1.1 304 Not Modified\r\n\r\n");
-  EXPECT_EQ(Server(kGet).Answer({.status = 404}), "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n");
+  EXPECT_EQ(Server(kGet).Answer({.status = 404}),
+            "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n");
 }
 
 TEST(H1Write, FieldsThatCouldSplitTheMessageAreLeftOut) {
   using namespace std::string_view_literals;
   Server server(kGet);
-  std::vector<Header> fields = {{"a", "1"}, {"b", "x\r\nevil: 1"}, {"c\r\n", "1"}, {"d", "x\0y"sv},
+  std::vector<Header> fields = {{"a", "1"},
+                                {"b", "x\r\nevil: 1"},
+                                {"c\r\n", "1"},
+                                {"d", "x\0y"sv},
                                 {"e", "gone", KnownHeader::kOther, true},
                                 {"content-length", "99", KnownHeader::kContentLength},
                                 {"connection", "x", KnownHeader::kConnection}};
@@ -79,23 +84,30 @@ TEST(H1Write, ARequestIsSpeltOutWithItsFraming) {
   Gather out;
   std::vector<Header> fields = {{"Host", "old", KnownHeader::kHost}, {"X", "1"}};
   const Header extra[] = {{"y", "2"}};
-  RequestHead head{.method = "POST", .target = "/p?q", .authority = "new", .headers = fields,
-                   .framing = Framing::kLength, .content_length = 3};
+  RequestHead head{.method = "POST",
+                   .target = "/p?q",
+                   .authority = "new",
+                   .headers = fields,
+                   .framing = Framing::kLength,
+                   .content_length = 3};
   const MessageId id = codec->WriteRequest(out, head, extra);
   codec->WriteBody(out, id, "abc");
-  EXPECT_EQ(Text(out), "POST /p?q HTTP/1.1\r\nhost: old\r\nX: 1\r\ny: 2\r\ncontent-length: 3\r\n\r\nabc");
+  EXPECT_EQ(Text(out),
+            "POST /p?q HTTP/1.1\r\nhost: old\r\nX: 1\r\ny: 2\r\ncontent-length: 3\r\n\r\nabc");
   codec->Feed("HTTP/1.1 204 No\r\n\r\n");
   fields[0].dropped = true;
   head.framing = Framing::kChunked;
   codec->WriteRequest(out, head, {});
   codec->WriteBody(out, 2, "abc");
   codec->WriteEnd(out, 2);
-  EXPECT_EQ(Text(out), "POST /p?q HTTP/1.1\r\nhost: new\r\nX: 1\r\ntransfer-encoding: chunked\r\n\r\n"
-                       "3\r\nabc\r\n0\r\n\r\n");
+  EXPECT_EQ(Text(out),
+            "POST /p?q HTTP/1.1\r\nhost: new\r\nX: 1\r\ntransfer-encoding: chunked\r\n\r\n"
+            "3\r\nabc\r\n0\r\n\r\n");
   codec->Feed("HTTP/1.1 204 No\r\n\r\n");
   codec->StartClosing(out);
   codec->WriteRequest(out, {.method = "POST", .target = "/", .authority = "h"}, {});
-  EXPECT_EQ(Text(out), "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+  EXPECT_EQ(Text(out),
+            "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
   EXPECT_FALSE(codec->reusable());
 }
 
@@ -115,7 +127,8 @@ TEST(H1Write, AnAnswerShorterOrLongerThanAnnouncedSpendsTheConnection) {
 TEST(H1Write, ClosingIsSaidInTheNextAnswer) {
   Server server(kGet);
   server.codec->StartClosing(server.out);
-  EXPECT_EQ(server.Answer({.status = 200}), "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+  EXPECT_EQ(server.Answer({.status = 200}),
+            "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
   server.codec->NextMessage();
   EXPECT_EQ(server.codec->Feed(kGet), kGet.size());
   EXPECT_EQ(server.log.requests(), 1);
@@ -141,7 +154,8 @@ TEST(H1Write, ARefusedRequestIsAnsweredOnceWithClose) {
   EXPECT_TRUE(log.failed());
   Text(out);
   codec->WriteResponse(out, 0, {.status = 400}, {});
-  EXPECT_EQ(Text(out), "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+  EXPECT_EQ(Text(out),
+            "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
   EXPECT_EQ(codec->Feed(kGet), 0u);
 }
 

@@ -21,10 +21,18 @@ TEST(Message, FieldsAreFoundByIdAndByNameInAnyCase) {
 }
 
 TEST(Message, HopByHopFieldsAndWhatConnectionNamesAreDropped) {
-  auto headers = Headers({{"Connection", "close, X-Hop ,authorization"}, {"x-hop", "1"}, {"Authorization", "k"},
-                          {"Keep-Alive", "1"}, {"TE", "trailers"}, {"Upgrade", "x"}, {"Trailer", "x"},
-                          {"Transfer-Encoding", "chunked"}, {"Content-Length", "1"}, {"Proxy-Connection", "x"},
-                          {"Content-Type", "t"}, {"X-Stays", "1"}});
+  auto headers = Headers({{"Connection", "close, X-Hop ,authorization"},
+                          {"x-hop", "1"},
+                          {"Authorization", "k"},
+                          {"Keep-Alive", "1"},
+                          {"TE", "trailers"},
+                          {"Upgrade", "x"},
+                          {"Trailer", "x"},
+                          {"Transfer-Encoding", "chunked"},
+                          {"Content-Length", "1"},
+                          {"Proxy-Connection", "x"},
+                          {"Content-Type", "t"},
+                          {"X-Stays", "1"}});
   DropHopByHop(headers);
   std::vector<std::string_view> left;
   for (const Header& header : headers) {
@@ -35,21 +43,36 @@ TEST(Message, HopByHopFieldsAndWhatConnectionNamesAreDropped) {
 
 TEST(KnownHeaders, EveryNameIsFoundInAnyCaseAndNothingElse) {
   const std::pair<std::string_view, KnownHeader> names[] = {
-      {"accept", KnownHeader::kAccept}, {"Accept-Encoding", KnownHeader::kAcceptEncoding},
-      {"AGE", KnownHeader::kAge}, {"authorization", KnownHeader::kAuthorization},
-      {"cache-control", KnownHeader::kCacheControl}, {"cache-status", KnownHeader::kCacheStatus},
-      {"connection", KnownHeader::kConnection}, {"content-encoding", KnownHeader::kContentEncoding},
-      {"Content-Length", KnownHeader::kContentLength}, {"content-type", KnownHeader::kContentType},
-      {"date", KnownHeader::kDate}, {"endpoint-load-metrics", KnownHeader::kEndpointLoadMetrics},
+      {"accept", KnownHeader::kAccept},
+      {"Accept-Encoding", KnownHeader::kAcceptEncoding},
+      {"AGE", KnownHeader::kAge},
+      {"authorization", KnownHeader::kAuthorization},
+      {"cache-control", KnownHeader::kCacheControl},
+      {"cache-status", KnownHeader::kCacheStatus},
+      {"connection", KnownHeader::kConnection},
+      {"content-encoding", KnownHeader::kContentEncoding},
+      {"Content-Length", KnownHeader::kContentLength},
+      {"content-type", KnownHeader::kContentType},
+      {"date", KnownHeader::kDate},
+      {"endpoint-load-metrics", KnownHeader::kEndpointLoadMetrics},
       {"endpoint-load-metrics-format", KnownHeader::kEndpointLoadMetricsFormat},
-      {"expect", KnownHeader::kExpect}, {"host", KnownHeader::kHost}, {"keep-alive", KnownHeader::kKeepAlive},
-      {"proxy-connection", KnownHeader::kProxyConnection}, {"proxy-status", KnownHeader::kProxyStatus},
-      {"retry-after", KnownHeader::kRetryAfter}, {"server", KnownHeader::kServer}, {"te", KnownHeader::kTe},
-      {"trailer", KnownHeader::kTrailer}, {"transfer-encoding", KnownHeader::kTransferEncoding},
-      {"upgrade", KnownHeader::kUpgrade}, {"user-agent", KnownHeader::kUserAgent}, {"via", KnownHeader::kVia},
+      {"expect", KnownHeader::kExpect},
+      {"host", KnownHeader::kHost},
+      {"keep-alive", KnownHeader::kKeepAlive},
+      {"proxy-connection", KnownHeader::kProxyConnection},
+      {"proxy-status", KnownHeader::kProxyStatus},
+      {"retry-after", KnownHeader::kRetryAfter},
+      {"server", KnownHeader::kServer},
+      {"te", KnownHeader::kTe},
+      {"trailer", KnownHeader::kTrailer},
+      {"transfer-encoding", KnownHeader::kTransferEncoding},
+      {"upgrade", KnownHeader::kUpgrade},
+      {"user-agent", KnownHeader::kUserAgent},
+      {"via", KnownHeader::kVia},
       {"x-penstock-backend", KnownHeader::kXPenstockBackend},
       {"x-penstock-decision", KnownHeader::kXPenstockDecision},
-      {"x-request-id", KnownHeader::kXRequestId}, {"x-should-retry", KnownHeader::kXShouldRetry}};
+      {"x-request-id", KnownHeader::kXRequestId},
+      {"x-should-retry", KnownHeader::kXShouldRetry}};
   EXPECT_EQ(std::size(names), static_cast<size_t>(KnownHeader::kXShouldRetry));
   for (const auto& [name, id] : names) EXPECT_EQ(LookUpHeader(name), id) << name;
   for (const std::string_view name : {"", "hos", "hosts", "x-request-ie", "contentXlength"}) {

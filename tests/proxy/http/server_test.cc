@@ -11,8 +11,8 @@ namespace {
 class ServerTest : public ::testing::Test {
  protected:
   void Serve(HttpServer::Handler handler, HttpServerOptions options = {}) {
-    auto server =
-        HttpServer::Listen(*loop_, *Address::Parse("127.0.0.1:0"), std::move(options), std::move(handler));
+    auto server = HttpServer::Listen(*loop_, *Address::Parse("127.0.0.1:0"), std::move(options),
+                                     std::move(handler));
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
   }
@@ -42,7 +42,9 @@ TEST_F(ServerTest, AWholeRequestGetsAWholeAnswer) {
     EXPECT_TRUE(request.from_loopback);
     answer->Send(201, "text/plain", request.body, {{"x-back", "two"}});
   });
-  const auto result = Get({.method = "POST", .target = "/echo?a=1&b=2", .headers = {{"X-Word", "one"}},
+  const auto result = Get({.method = "POST",
+                           .target = "/echo?a=1&b=2",
+                           .headers = {{"X-Word", "one"}},
                            .body = std::string(300000, 'b')});
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->status, 201);
@@ -107,8 +109,8 @@ TEST_F(ServerTest, TheHandlerHearsThatTheClientLeft) {
     });
     fetch.reset();
   });
-  fetch = Fetch::Start(loop_->dialer(), loop_->deadlines(), server_->address(), {.authority = "test"},
-                       [](absl::StatusOr<FetchResult>) { FAIL(); });
+  fetch = Fetch::Start(loop_->dialer(), loop_->deadlines(), server_->address(),
+                       {.authority = "test"}, [](absl::StatusOr<FetchResult>) { FAIL(); });
   loop_->Run();
   EXPECT_EQ(kept, nullptr);
 }

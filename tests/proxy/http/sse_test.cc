@@ -11,7 +11,7 @@ namespace {
 struct Seen {
   size_t complete = 0;
   int events = 0;
-  long first_token_end = -1;   // Where the event that carried it ended.
+  long first_token_end = -1;  // Where the event that carried it ended.
   bool done = false;
   bool error = false;
   size_t partial = 0;
@@ -20,8 +20,9 @@ struct Seen {
 };
 
 std::ostream& operator<<(std::ostream& out, const Seen& s) {
-  return out << "complete=" << s.complete << " events=" << s.events << " token=" << s.first_token_end
-             << " done=" << s.done << " error=" << s.error << " partial=" << s.partial;
+  return out << "complete=" << s.complete << " events=" << s.events
+             << " token=" << s.first_token_end << " done=" << s.done << " error=" << s.error
+             << " partial=" << s.partial;
 }
 
 Seen ScanInSteps(std::string_view stream, size_t step) {
@@ -76,23 +77,30 @@ TEST(SseScanner, TheFirstTokenIsTheFirstDeltaWithSomethingInIt) {
   const std::string role = Delta(R"({"role":"assistant","content":""})");
   for (const std::string_view delta :
        {R"({"content":"x"})", R"({"role":"assistant","content":"x"})", R"({ "content" : "\n" })",
-        R"({"reasoning_content":"hm"})", R"({"content":null,"reasoning":"hm"})", R"({"refusal":"no"})",
-        R"({"tool_calls":[{"index":0,"function":{"name":"f"}}]})", R"({"function_call":{"name":"f"}})"}) {
+        R"({"reasoning_content":"hm"})", R"({"content":null,"reasoning":"hm"})",
+        R"({"refusal":"no"})", R"({"tool_calls":[{"index":0,"function":{"name":"f"}}]})",
+        R"({"function_call":{"name":"f"}})"}) {
     const Seen seen = Scan(role + Delta(delta) + Delta(delta));
     EXPECT_EQ(seen.first_token_end, 2) << delta;
   }
-  EXPECT_EQ(Scan("data: {\"choices\":[{\"text\":\"\"}]}\n\ndata: {\"choices\":[{\"index\":0,\"text\":\"a\"}]}\n\n").first_token_end, 2);
+  EXPECT_EQ(Scan("data: {\"choices\":[{\"text\":\"\"}]}\n\ndata: "
+                 "{\"choices\":[{\"index\":0,\"text\":\"a\"}]}\n\n")
+                .first_token_end,
+            2);
 }
 
 TEST(SseScanner, WhatOnlyLooksLikeATokenIsNone) {
   for (const std::string_view delta :
-       {R"({})", R"({"content":""})", R"({"content":null})", R"({"role":"content"})", R"({"tool_calls":[]})",
-        R"({"role":"\"content\":\"x"})", R"({"x":{"content":"x"}})", R"({"content":[]})"}) {
+       {R"({})", R"({"content":""})", R"({"content":null})", R"({"role":"content"})",
+        R"({"tool_calls":[]})", R"({"role":"\"content\":\"x"})", R"({"x":{"content":"x"}})",
+        R"({"content":[]})"}) {
     EXPECT_EQ(Scan(Delta(delta)).first_token_end, -1) << delta;
   }
   for (const std::string_view line :
-       {R"({"content":"x"})", R"({"choices":[{"logprobs":{"content":[{"token":"x"}]},"delta":{}}]})",
-        R"({"usage":{"text":"x"},"choices":[]})", R"({"prompt":{"delta":{"x":1}}})", "delta content x", "[[[[[[[[[[[[[[[[[[[[[[[["}) {
+       {R"({"content":"x"})",
+        R"({"choices":[{"logprobs":{"content":[{"token":"x"}]},"delta":{}}]})",
+        R"({"usage":{"text":"x"},"choices":[]})", R"({"prompt":{"delta":{"x":1}}})",
+        "delta content x", "[[[[[[[[[[[[[[[[[[[[[[[["}) {
     EXPECT_EQ(Scan("data: " + std::string(line) + "\n\n").first_token_end, -1) << line;
   }
   EXPECT_EQ(Scan(": {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n").first_token_end, -1);

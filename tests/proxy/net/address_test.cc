@@ -23,8 +23,26 @@ TEST(Address, BothFamiliesAreReadAndWritten) {
 
 TEST(Address, AHostNameIsNotFoundAndNonsenseIsInvalid) {
   EXPECT_EQ(Address::Parse("engine-1.local:9001").status().code(), absl::StatusCode::kNotFound);
-  for (const char* text : {"", ":", ":80", "a", "a:", "a:x", "a:65536", "a:-1", "a:+1", "::1:80", "[::1]", "[::1:80",
-                           "[x]:80", "[]:80", "1.2.3:80", "1.2.3.4.5:80", "256.1.1.1:80", "a b:80", "a/b:80", "[1.2.3.4]:80"}) {
+  for (const char* text : {"",
+                           ":",
+                           ":80",
+                           "a",
+                           "a:",
+                           "a:x",
+                           "a:65536",
+                           "a:-1",
+                           "a:+1",
+                           "::1:80",
+                           "[::1]",
+                           "[::1:80",
+                           "[x]:80",
+                           "[]:80",
+                           "1.2.3:80",
+                           "1.2.3.4.5:80",
+                           "256.1.1.1:80",
+                           "a b:80",
+                           "a/b:80",
+                           "[1.2.3.4]:80"}) {
     EXPECT_EQ(Address::Parse(text).status().code(), absl::StatusCode::kInvalidArgument) << text;
   }
   EXPECT_FALSE(SplitHostPort(std::string(300, 'a') + ":80").ok());

@@ -163,7 +163,8 @@ TEST_F(LoopTest, AResetIsSeenAsAnErrorOnce) {
   server_->Reset();
   loop_->Run();
   EXPECT_FALSE(client_ear_.end.ok());
-  EXPECT_NE(std::string(client_ear_.end.message()).find(listener_->address().text), std::string::npos);
+  EXPECT_NE(std::string(client_ear_.end.message()).find(listener_->address().text),
+            std::string::npos);
   EXPECT_EQ(server_ear_.ends, 0);
 }
 
@@ -219,16 +220,19 @@ TEST_F(LoopTest, ADialThatIsRefusedOrCancelledOrTooLateSaysSo) {
   const Address address = listener_->address();
   listener_.reset();
   absl::Status refused;
-  dial_ = loop_->dialer().Dial(address, kSecond, [&](absl::StatusOr<std::unique_ptr<Stream>> stream) {
-    refused = stream.status();
-    dial_.reset();
-    loop_->Stop();
-  });
-  EXPECT_TRUE(refused.ok());   // Never from inside the call.
+  dial_ =
+      loop_->dialer().Dial(address, kSecond, [&](absl::StatusOr<std::unique_ptr<Stream>> stream) {
+        refused = stream.status();
+        dial_.reset();
+        loop_->Stop();
+      });
+  EXPECT_TRUE(refused.ok());  // Never from inside the call.
   loop_->Run();
   EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable) << refused;
 
-  { auto cancelled = loop_->dialer().Dial(address, kSecond, [](auto) { FAIL(); }); }
+  {
+    auto cancelled = loop_->dialer().Dial(address, kSecond, [](auto) { FAIL(); });
+  }
   // A socket that listens with a full backlog never answers.
   const int fd = socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in any{};
@@ -277,7 +281,7 @@ TEST_F(LoopTest, PostedTasksRunInOrderOnTheLoopsThread) {
     ASSERT_EQ(order.size(), static_cast<size_t>(kTasks));
     EXPECT_TRUE(std::is_sorted(order.begin(), order.end()));
   }
-  EXPECT_FALSE(loop_->Post([] {}));   // The loop has ended.
+  EXPECT_FALSE(loop_->Post([] {}));  // The loop has ended.
 }
 
 TEST_F(LoopTest, TheQueueOfPostedTasksHasALimit) {
@@ -302,7 +306,8 @@ TEST_F(LoopTest, TimeIsConstantDuringATurnAndTimersAreNotEarly) {
     fired = loop_->ReadClock();
     loop_->Stop();
   });
-  Deadline never(loop_->deadlines(), [](void*) { FAIL(); }, nullptr);
+  Deadline never(
+      loop_->deadlines(), [](void*) { FAIL(); }, nullptr);
   never.Set(loop_->now() + 3600 * kSecond);
   loop_->Run();
   EXPECT_GE(fired - start, 30 * kMillisecond);
@@ -331,7 +336,8 @@ TEST_F(LoopTest, NamesAreResolvedOrSaidToBeUnknown) {
   loop_->Run();
   loop_->Resolve("no-such-name.invalid", 80, [&](absl::StatusOr<std::vector<Address>> addresses) {
     EXPECT_FALSE(addresses.ok());
-    EXPECT_NE(std::string(addresses.status().message()).find("no-such-name.invalid"), std::string::npos);
+    EXPECT_NE(std::string(addresses.status().message()).find("no-such-name.invalid"),
+              std::string::npos);
     loop_->Stop();
   });
   loop_->Run();
@@ -381,7 +387,7 @@ TEST_F(LoopTest, WithoutFreeDescriptorsItRestsAndThenAcceptsWhatWaited) {
     accepted_early = server_ != nullptr;
     setrlimit(RLIMIT_NOFILE, &before);
   });
-  loop_->Run();   // Stops at the accept.
+  loop_->Run();  // Stops at the accept.
   EXPECT_EQ(accepted_early, 0);
   EXPECT_NE(server_, nullptr);
   close(fd);
