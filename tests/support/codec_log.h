@@ -30,7 +30,7 @@ class CodecLog final : public CodecReceiver {
   void FlushBody();
 
   std::string text_;
-  std::string body_;          // Joined, so that its cuts do not show.
+  std::string body_;  // Joined, so that its cuts do not show.
   bool failed_ = false;
   int requests_ = 0;
   ProtocolError error_;

@@ -27,9 +27,9 @@ class MemoryNetwork {
   void Advance(MonoTime duration);
   MonoTime now() const { return now_; }
 
-  MemoryLinkOptions link_options;                             // Of connections made from now on.
-  std::map<std::string, std::vector<Address>, std::less<>> names;   // For Resolve.
-  std::set<std::string, std::less<>> black_holes;             // Addresses that never answer a dial.
+  MemoryLinkOptions link_options;  // Of connections made from now on.
+  std::map<std::string, std::vector<Address>, std::less<>> names;  // For Resolve.
+  std::set<std::string, std::less<>> black_holes;  // Addresses that never answer a dial.
   size_t links() const { return links_.size(); }
   // Resets every connection that was dialled to that address.
   void ResetAllTo(std::string_view address);
@@ -50,7 +50,7 @@ class MemoryNetwork {
   std::vector<ManualLoop*> loops_;
   std::map<std::string, std::vector<class MemoryListener*>, std::less<>> listeners_;
   std::vector<Made> links_;
-  size_t next_listener_ = 0;        // Connections go round among listeners of one address.
+  size_t next_listener_ = 0;  // Connections go round among listeners of one address.
   uint16_t next_port_ = 40000;
 };
 
@@ -59,7 +59,7 @@ class ManualLoop final : public Loop {
   explicit ManualLoop(MemoryNetwork& network);
   ~ManualLoop() override;
 
-  void Run() override;                         // RunUntilIdle of the network.
+  void Run() override;  // RunUntilIdle of the network.
   void Stop() override { stopped_ = true; }
   bool stopped() const { return stopped_; }
   bool Post(Task task) override;
@@ -78,7 +78,7 @@ class ManualLoop final : public Loop {
   void Resolve(std::string_view host, uint16_t port,
                absl::AnyInvocable<void(absl::StatusOr<std::vector<Address>>)> done) override;
 
-  void Signal(int signal);                     // As if the process had received it.
+  void Signal(int signal);  // As if the process had received it.
 
  private:
   friend class MemoryNetwork;

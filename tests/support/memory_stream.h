@@ -19,23 +19,24 @@ namespace penstock {
 class MemoryStream;
 
 struct MemoryLinkOptions {
-  size_t deliver_bytes = 64 * 1024;    // At most so many in one OnData.
-  size_t window_bytes = 1 << 20;       // What is taken from a writer before it buffers.
+  size_t deliver_bytes = 64 * 1024;  // At most so many in one OnData.
+  size_t window_bytes = 1 << 20;     // What is taken from a writer before it buffers.
   size_t high_mark = 256 * 1024;
-  uint64_t seed = 0;                   // Not 0: deliveries are cut at random, up to deliver_bytes.
+  uint64_t seed = 0;  // Not 0: deliveries are cut at random, up to deliver_bytes.
 };
 
 // What lies between the two ends; outlives both.
 class MemoryLink {
  public:
-  explicit MemoryLink(const MemoryLinkOptions& options) : options_(options), random_(options.seed) {}
+  explicit MemoryLink(const MemoryLinkOptions& options)
+      : options_(options), random_(options.seed) {}
 
   // Delivers to each end what one read would bring. False: nothing was to do.
   bool Step();
-  void Break();   // As if the network had reset it: both ends see an error.
+  void Break();  // As if the network had reset it: both ends see an error.
   bool gone() const { return ends_[0] == nullptr && ends_[1] == nullptr; }
 
-  MemoryLinkOptions& options() { return options_; }   // May be changed as the test goes.
+  MemoryLinkOptions& options() { return options_; }  // May be changed as the test goes.
 
  private:
   friend class MemoryStream;
@@ -43,10 +44,10 @@ class MemoryLink {
   // Bytes on their way to one end.
   struct Direction {
     std::string bytes;
-    bool ended = false;            // No more will come.
+    bool ended = false;  // No more will come.
     bool reset = false;
     bool end_told = false;
-    bool above_mark = false;       // The writer went above its mark and awaits OnWritable.
+    bool above_mark = false;  // The writer went above its mark and awaits OnWritable.
   };
 
   bool StepEnd(size_t end);
@@ -56,7 +57,7 @@ class MemoryLink {
   MemoryLinkOptions options_;
   uint64_t random_;
   std::array<MemoryStream*, 2> ends_{};
-  std::array<Direction, 2> to_;    // Indexed by the end that the bytes go to.
+  std::array<Direction, 2> to_;  // Indexed by the end that the bytes go to.
 };
 
 class MemoryStream final : public Stream {
