@@ -180,86 +180,96 @@ TEST_F(ServerSim, ABodyIsAskedForWithContinue) {
 }
 
 // Many fetches at once against a handler that answers now, later, in pieces, cut
-// or never, over links cut at random: each fetch ends once, and nothing is left.
-void RunCrowd(uint64_t seed) {
-  Random random(seed);
-  MemoryNetwork network;
-  network.link_options = {.deliver_bytes = 1 + random.Below(2000),
-                          .window_bytes = random.Below(5000),
-                          .high_mark = 1000,
-                          .seed = seed + 1};
-  ManualLoop loop(network);
-  std::vector<std::unique_ptr<HttpAnswer>> later;
-  auto server = *HttpServer::Listen(loop, *Address::Parse("10.0.0.1:80"), {.connections = 20},
-                                    [&](HttpRequest request, std::unique_ptr<HttpAnswer> answer) {
-                                      switch (random.Below(4)) {
-                                        case 0:
-                                          return answer->Send(200, "text/plain", request.body);
-                                        case 1:
-                                          return;  // Dropped: 500.
-                                        case 2:
-                                          answer->Begin(200, "text/event-stream");
-                                          break;
-                                        default:
-                                          break;
-                                      }
-                                      if (random.Below(4) == 0) answer->OnClientGone([] {});
-                                      later.push_back(std::move(answer));
-                                    });
-  std::vector<std::unique_ptr<Fetch>> fetches;
-  std::vector<int> ended;
-  for (int step = 0; step < 200; ++step) {
-    const size_t index = ended.size();
-    if (random.Below(2) == 0) {
-      FetchOptions options;
-      options.method = "POST";
-      options.authority = "h";
-      options.body = std::string(random.Below(3000), 'b');
-      options.timeout = random.Below(5) * kSecond + kSecond;
-      if (random.Below(2) == 0) options.on_data = [](std::string_view) {};
-      ended.push_back(0);
-      fetches.push_back(Fetch::Start(loop.dialer(), loop.deadlines(), server->address(),
-                                     std::move(options),
-                                     [&ended, index](auto) { ++ended[index]; }));
-    }
-    if (!later.empty()) {
-      auto& answer = later[random.Below(static_cast<uint32_t>(later.size()))];
-      switch (random.Below(6)) {
-        case 0:
-          answer->Write(std::string(random.Below(2000), 'w'));
-          break;
-        case 1:
-          answer->End();
-          break;
-        case 2:
-          answer->Cut();
-          break;
-        case 3:
-          answer->Send(200, "", "late");
-          break;
-        default:
-          answer.reset();
-          break;
-      }
-      std::erase_if(later, [](const auto& kept) { return kept == nullptr || kept->client_gone(); });
-    }
-    if (!fetches.empty() && random.Below(8) == 0) {
-      const size_t gone = random.Below(static_cast<uint32_t>(fetches.size()));
-      if (fetches[gone] != nullptr && ended[gone] == 0) ended[gone] = 1;  // Cancelled: its end.
-      fetches[gone] = nullptr;
-    }
-    network.Advance(random.Below(500) * kMillisecond);
+// or never, over links cut at random.
+class Crowd {
+ public:
+  explicit Crowd(uint64_t seed) : random_(seed) {
+    network_.link_options = {.deliver_bytes = 1 + Any(2000), .window_bytes = Any(5000), .high_mark = 1000,
+                             .seed = seed + 1};
+    server_ = *HttpServer::Listen(loop_, *Address::Parse("10.0.0.1:80"), {.connections = 20},
+                                  [this](HttpRequest request, std::unique_ptr<HttpAnswer> answer) {
+                                    Handle(request, std::move(answer));
+                                  });
   }
-  later.clear();
-  network.Advance(300 * kSecond);
-  for (size_t i = 0; i < ended.size(); ++i) ASSERT_EQ(ended[i], 1) << "fetch " << i;
-  ASSERT_EQ(server->connections(), 0u);
-  fetches.clear();
-  network.RunUntilIdle();
-  ASSERT_EQ(network.links(), 0u);
-}
 
-TEST(ServerCrowd, EveryFetchEndsOnceAndNothingIsLeft) { ForEachSeed(100, RunCrowd); }
+  void Step() {
+    if (Any(2) == 0) Begin();
+    if (!later_.empty()) Answer();
+    if (!fetches_.empty() && Any(8) == 0) Cancel(Any(fetches_.size()));
+    network_.Advance(static_cast<MonoTime>(Any(500)) * kMillisecond);
+  }
+
+  // Each fetch has ended once, and nothing is left.
+  void ExpectQuiet() {
+    later_.clear();
+    network_.Advance(300 * kSecond);
+    for (size_t i = 0; i < ended_.size(); ++i) ASSERT_EQ(ended_[i], 1) << "fetch " << i;
+    ASSERT_EQ(server_->connections(), 0u);
+    fetches_.clear();
+    network_.RunUntilIdle();
+    ASSERT_EQ(network_.links(), 0u);
+  }
+
+ private:
+  size_t Any(size_t n) { return random_.Below(static_cast<uint32_t>(n)); }
+
+  void Handle(const HttpRequest& request, std::unique_ptr<HttpAnswer> answer) {
+    switch (Any(4)) {
+      case 0: return answer->Send(200, "text/plain", request.body);
+      case 1: return;   // Dropped: 500.
+      case 2: answer->Begin(200, "text/event-stream"); break;
+      default: break;
+    }
+    if (Any(4) == 0) answer->OnClientGone([] {});
+    later_.push_back(std::move(answer));
+  }
+
+  void Begin() {
+    const size_t index = ended_.size();
+    FetchOptions options;
+    options.method = "POST";
+    options.authority = "h";
+    options.body = std::string(Any(3000), 'b');
+    options.timeout = static_cast<MonoTime>(1 + Any(5)) * kSecond;
+    if (Any(2) == 0) options.on_data = [](std::string_view) {};
+    ended_.push_back(0);
+    fetches_.push_back(Fetch::Start(loop_.dialer(), loop_.deadlines(), server_->address(),
+                                    std::move(options), [this, index](auto) { ++ended_[index]; }));
+  }
+
+  void Answer() {
+    auto& answer = later_[Any(later_.size())];
+    switch (Any(6)) {
+      case 0: answer->Write(std::string(Any(2000), 'w')); break;
+      case 1: answer->End(); break;
+      case 2: answer->Cut(); break;
+      case 3: answer->Send(200, "", "late"); break;
+      default: answer.reset(); break;
+    }
+    std::erase_if(later_, [](const auto& kept) { return kept == nullptr || kept->client_gone(); });
+  }
+
+  void Cancel(size_t index) {
+    if (fetches_[index] != nullptr && ended_[index] == 0) ended_[index] = 1;   // That is its end.
+    fetches_[index] = nullptr;
+  }
+
+  Random random_;
+  MemoryNetwork network_;
+  ManualLoop loop_{network_};
+  std::vector<std::unique_ptr<HttpAnswer>> later_;
+  std::unique_ptr<HttpServer> server_;
+  std::vector<int> ended_;
+  std::vector<std::unique_ptr<Fetch>> fetches_;
+};
+
+TEST(ServerCrowd, EveryFetchEndsOnceAndNothingIsLeft) {
+  ForEachSeed(100, [](uint64_t seed) {
+    Crowd crowd(seed);
+    for (int step = 0; step < 200; ++step) crowd.Step();
+    crowd.ExpectQuiet();
+  });
+}
 
 }  // namespace
 }  // namespace penstock
