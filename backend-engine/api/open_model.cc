@@ -141,12 +141,14 @@ absl::StatusOr<OpenedModel> OpenOnCpu(const ServeOptions& options,
   FillModel({(*checkpoint)->config(), (*checkpoint)->generation_defaults()}, options, opened.model);
   if (absl::Status status = ReadText(options.model, opened.model); !status.ok()) return status;
   opened.model.weights = (*checkpoint)->weights_hash_hex();
-  opened.model.dtype = options.dtype;
 
   CpuRunnerOptions cpu;
   cpu.ranks = options.tensor_parallel;
   if (options.dtype == "float32") cpu.dtype = DType::kF32;
   if (options.dtype == "bf16") cpu.dtype = DType::kBf16;
+  const auto embeddings = (*checkpoint)->Find("model.embed_tokens.weight");
+  opened.model.dtype =
+      NameOf(cpu.dtype.value_or(embeddings ? embeddings->dtype : DType::kF32));
   cpu.block_tokens = options.block_tokens;
   cpu.block_count = options.kv_blocks;
   cpu.kv_bytes = options.kv_bytes;

@@ -19,6 +19,7 @@
 #include "backend-engine/api/service.h"
 #include "proxy/base/log.h"
 #include "proxy/base/status.h"
+#include "proxy/net/port.h"
 
 namespace penstock::engine {
 namespace {
@@ -125,6 +126,7 @@ absl::Status Process::Listen() {
         "--listen {}: not an address; an IP address and a port are needed, like 127.0.0.1:9001",
         options_.listen));
   }
+  RETURN_IF_ERROR(CheckPortFree(*address));
   auto server = HttpServer::Listen(*loop_, *address, HttpServerOptions(),
                                    [this](HttpRequest request, std::unique_ptr<HttpAnswer> answer) {
                                      service_->Handle(std::move(request), std::move(answer));

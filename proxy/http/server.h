@@ -50,7 +50,8 @@ struct HttpRequest {
 class HttpAnswer {
  public:
   virtual ~HttpAnswer() = default;
-  // A whole answer.
+  // A whole answer. With "connection: close" among `headers`, here and in Begin(),
+  // the connection ends after it.
   virtual void Send(int status, std::string_view content_type, std::string_view body,
                     const HeaderList& headers = {}) = 0;
   // A streamed one: Begin, Write any number of times, End; or Cut: reset, so

@@ -179,6 +179,10 @@ void ServerConnection::Refuse(int status, std::string_view body) {
 void ServerConnection::WriteHead(int status, std::string_view content_type,
                                  const HeaderList& headers, Framing framing, size_t length) {
   std::vector<struct Header> fields = Views(headers);
+  const bool close = std::any_of(fields.begin(), fields.end(), [](const struct Header& field) {
+    return field.id == KnownHeader::kConnection && field.value == "close";
+  });
+  if (close) codec_->StartClosing(shared_.gather);
   if (!content_type.empty()) {
     fields.push_back({"content-type", content_type, KnownHeader::kContentType});
   }

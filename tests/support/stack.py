@@ -244,13 +244,13 @@ caches:
 class StackTest(unittest.TestCase):
     """A test case whose stacks are stopped, and whose logs are shown if it fails."""
 
-    def stack(self, *args, **kwargs):
+    def stack(self, *args, start=True, **kwargs):
         folder = tempfile.mkdtemp(prefix="penstock-test-")
         stack = Stack(*args, **kwargs, folder=folder, start=False)
         self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
         self.addCleanup(self._show_logs_of_failure, stack)
         self.addCleanup(stack.stop)
-        if kwargs.get("start", True):
+        if start:
             stack.start()
         return stack
 
