@@ -44,6 +44,9 @@ class BackendWatch {
   void Tick() {
     BackendState& state = backend_->state;
     if (state.check_wanted.exchange(false, kRelaxed)) health_.CheckNow();
+    const Health health = state.health();
+    if (health == Health::kHealthy && last_health_ != health) load_.ConnectNow();
+    last_health_ = health;
     load_.Tick();
     state.breaker.Tick(seams_.now());
     LogTransitions();
@@ -78,6 +81,7 @@ class BackendWatch {
   HealthChecker health_;
   LoadWatch load_;
   Resolver resolver_;
+  Health last_health_ = Health::kUnknown;
   uint64_t logged_ = 0;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "proxy/backends/pool_table.h"
 #include "proxy/base/log.h"
 #include "proxy/base/status.h"
 
@@ -20,18 +21,24 @@ void LineSplitter::Clear() {
 }
 
 LoadWatch::LoadWatch(const WatchSeams& seams, Backend& backend,
-                     const config::LoadReports& settings, absl::AnyInvocable<void()> on_silence)
+                     const config::LoadReports& settings, absl::AnyInvocable<void()> check)
     : seams_(seams), backend_(backend), settings_(settings), stale_(ToMicros(settings.stale)),
-      on_silence_(std::move(on_silence)) {}
+      check_(std::move(check)) {}
 
 void LoadWatch::Restart() {
-  speaking_ = unsupported_ = false;
+  speaking_ = no_push_ = unsupported_ = false;
   failures_ = 0;
   stream_.reset();
   poll_.reset();
   retry_.Cancel();
   if (settings_.push) Connect();
   SchedulePoll();
+}
+
+void LoadWatch::ConnectNow() {
+  if (!settings_.push || stream_ != nullptr || no_push_) return;
+  retry_.Cancel();
+  Connect();
 }
 
 FetchOptions LoadWatch::Options(std::string target) const {
@@ -77,7 +84,10 @@ void LoadWatch::Take(std::string_view line, lb::Rung rung) {
   }
   if (rung == lb::Rung::kPush) {
     // A break without a check to answer it (checks are off) is answered by the next report.
-    if (reports_++ == 0) backend_.state.suspect.store(false, kRelaxed);
+    if (reports_++ == 0) {
+      backend_.state.suspect.store(false, kRelaxed);
+      if (PoolTable::Suspect(backend_)) check_();
+    }
     speaking_ = true;
     last_line_ = seams_.now();
   }
@@ -88,18 +98,18 @@ void LoadWatch::OnStreamEnd(const absl::StatusOr<FetchResult>& result) {
   const bool was_speaking = std::exchange(speaking_, false);
   const bool proven = reports_ > 0 && seams_.now() - connected_ >= kProven;
   // A whole answer that is no stream: this engine does not push.
-  const bool no_push = result.ok() && reports_ <= 1 && !proven;
-  unsupported_ = no_push && reports_ == 0;
+  no_push_ = result.ok() && reports_ <= 1 && !proven;
+  unsupported_ = no_push_ && reports_ == 0;
   if (proven) failures_ = 0;
   MonoTime wait = 0;
-  if (no_push) {
+  if (no_push_) {
     wait = kRetryUnsupported;
     backend_.state.suspect.store(false, kRelaxed);
   } else if (!proven) {
     wait = std::min(kRetryFirst << std::min(failures_++, kDoublingsMax), kRetryMost);
   }
   retry_ = seams_.timers.After(seams_.Jittered(wait), [this] { Connect(); });
-  if (was_speaking && !no_push) OnSilence("its load stream ended");
+  if (was_speaking && !no_push_) OnSilence("its load stream ended");
   stream_.reset();
 }
 
@@ -107,7 +117,7 @@ void LoadWatch::OnSilence(std::string_view what) {
   LogInfo("backend {}/{} at {}: {}; checking it, others are used first", backend_.pool,
           backend_.name, backend_.authority, what);
   backend_.state.suspect.store(true, kRelaxed);
-  on_silence_();
+  check_();
 }
 
 void LoadWatch::Tick() {

@@ -11,7 +11,8 @@
 // 100 ms, doubling to 5 s, with jitter. An engine without the path (404 and the
 // like), or one that answers a watch with a single report, is asked for a stream
 // again only every 30 s. A stream that breaks, or is silent for `stale`, after it has spoken
-// makes the backend a suspect and calls `on_silence`, which checks its health.
+// makes the backend a suspect and calls `check`, which asks for a health check; so
+// does a stream that begins to speak, since its backend may have just come back.
 //
 // Threads: the control loop's thread.
 #pragma once
@@ -51,10 +52,12 @@ class LoadWatch {
   static constexpr MonoTime kProven = kSecond;  // A stream that lasted this long works.
 
   LoadWatch(const WatchSeams& seams, Backend& backend, const config::LoadReports& settings,
-            absl::AnyInvocable<void()> on_silence);
+            absl::AnyInvocable<void()> check);
 
   // The address is known, or is another one.
   void Restart();
+  // The backend is well again: does not wait for the next retry of the stream.
+  void ConnectNow();
   // Every now and then (100 ms): notices silence.
   void Tick();
 
@@ -76,12 +79,13 @@ class LoadWatch {
   Backend& backend_;
   const config::LoadReports settings_;
   const MonoTime stale_;
-  absl::AnyInvocable<void()> on_silence_;
+  absl::AnyInvocable<void()> check_;
   LineSplitter lines_;
   bool speaking_ = false;
   uint64_t reports_ = 0;        // Of this connection.
   bool complained_ = false;     // One log line a connection about reports that are refused.
-  bool unsupported_ = false;    // The engine does not know the path.
+  bool no_push_ = false;        // The engine does not know streams ...
+  bool unsupported_ = false;    // ... nor even the path.
   uint32_t failures_ = 0;       // Connections in a row that did not last.
   MonoTime connected_ = 0;
   MonoTime last_line_ = 0;
