@@ -126,15 +126,15 @@ def tell_decision(request_id):
         print(f"why that backend: the proxy does not say ({answer.error()})")
         return
     decision = answer.json()["decisions"][-1]  # The try that was answered.
-    rows = [["backend", "score", "latency term", "queue term", "load reported", "signal"]]
+    rows = [["backend", "score", "latency", "queue", "load reported", "signal"]]
     for candidate in decision["candidates"]:
         signal_ = candidate["signal"]
         rows.append([candidate["backend"] + (" *" if candidate["chosen"] else ""),
                      f"{candidate['score']:.3f}", f"{candidate['terms']['latency']:.3f}",
                      f"{candidate['terms']['queue']:.3f}", f"{candidate['reported_total']:g}",
                      f"{signal_['rung']}, {signal_['age_s'] * 1000:.0f} ms old"])
-    print(f"taken by {decision['chosen']}: the lowest score of {decision['candidate_count']}, "
-          f"by {decision['algorithm']}")
+    print(f"taken by {decision['chosen']}, the lowest score of {decision['candidate_count']} "
+          f"({decision['algorithm']}: 0.6 * latency + 0.4 * queue)")
     print("\n".join(table(rows)))
 
 
