@@ -28,16 +28,16 @@ std::vector<float> Random(std::mt19937& random, int64_t count, float scale = 1.0
 // A matrix that owns its bytes.
 struct OwnedMatrix {
   OwnedMatrix(DType dtype, int64_t rows, int64_t cols, const std::vector<float>& values)
-      : bytes(static_cast<std::byte*>(
-                  std::aligned_alloc(64, static_cast<size_t>(MatrixBytes(dtype, rows, cols)))),
-              &std::free) {
-    std::memset(bytes.get(), 0, static_cast<size_t>(MatrixBytes(dtype, rows, cols)));
+      : size(static_cast<size_t>((MatrixBytes(dtype, rows, cols) + 63) / 64 * 64)),
+        bytes(static_cast<std::byte*>(std::aligned_alloc(64, size)), &std::free) {
+    std::memset(bytes.get(), 0, size);
     matrix = {.dtype = dtype, .rows = rows, .cols = cols, .data = bytes.get()};
     for (int64_t row = 0; row < rows; ++row) {
       SetRow(matrix, row, reinterpret_cast<const std::byte*>(values.data() + row * cols),
              DType::kF32);
     }
   }
+  size_t size;
   std::unique_ptr<std::byte, void (*)(void*)> bytes;
   Matrix matrix;
 };
