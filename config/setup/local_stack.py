@@ -104,11 +104,15 @@ class Process:
             lines = []
         return lines[-1] if lines else "it said nothing"
 
-    def require_alive(self):
+    def obituary(self):
+        """How it ended and what it said last. REQUIRES: it has ended."""
         status = self.ended()
-        if status is not None:
-            how = f"status {status}" if status >= 0 else f"signal {signal.Signals(-status).name}"
-            raise StackError(f"{self.name} ended with {how}: {self.last_words()} (log: {self.log})")
+        how = f"status {status}" if status >= 0 else f"signal {signal.Signals(-status).name}"
+        return f"{self.name} ended with {how}; the last it said: {self.last_words()} (log: {self.log})"
+
+    def require_alive(self):
+        if self.ended() is not None:
+            raise StackError(self.obituary())
 
     def send(self, signal_number):
         """Sends a signal; nothing happens where it has ended."""

@@ -96,10 +96,10 @@ def start(processes):
              f"after {time.monotonic() - begun:.1f} s")
 
 
-def ask(question, show):
+def ask(body, show):
     """Asks through the proxy; `show` gets each piece. Returns (answer, headers, seconds)."""
     begun = time.monotonic()
-    with EventStream(PROXY, "/v1/chat/completions", chat(question, stream=True)) as stream:
+    with EventStream(PROXY, "/v1/chat/completions", body) as stream:
         if stream.status != 200:
             raise StackError(f"the proxy answered {stream.error()}")
         pieces = []
@@ -139,7 +139,7 @@ def tell_decision(request_id):
 
 
 def tell_cache(first_seconds):
-    _, headers, seconds = ask(QUESTION, lambda piece: None)
+    _, headers, seconds = ask(chat(QUESTION, stream=True), lambda piece: None)
     print(f"asked again: {headers.get('Cache-Status', 'no Cache-Status header')}"
           f"  ({seconds * 1000:.1f} ms, the first time {first_seconds * 1000:.0f} ms)")
 
@@ -162,7 +162,8 @@ try next
 def tour(processes):
     """Asks the question, tells what happened. Returns whether the answer was right."""
     print(f"\n{QUESTION}\n  ", end="", flush=True)
-    answer, headers, seconds = ask(QUESTION, lambda piece: print(piece, end="", flush=True))
+    answer, headers, seconds = ask(chat(QUESTION, stream=True),
+                                   lambda piece: print(piece, end="", flush=True))
     print("\n")
     tell_decision(headers.get("x-request-id", ""))
     tell_cache(seconds)
@@ -174,7 +175,11 @@ def tour(processes):
 
 def answer_alone(question):
     """Prints the answer once it is whole, and nothing else."""
-    print(ask(question, lambda piece: None)[0], flush=True)
+    body = chat(question, stream=True)
+    # Greedy is this model's default; only a temperature in the request lets the
+    # cache answer, and this is to come from an engine.
+    del body["temperature"]
+    print(ask(body, lambda piece: None)[0], flush=True)
     return True
 
 
@@ -185,9 +190,9 @@ def stay(processes):
         time.sleep(0.5)
         for process in [process for process in alive if process.ended() is not None]:
             alive.remove(process)
-            progress(f"{process.name} ended: {process.last_words()} (log: {process.log})")
             if process is processes[0]:
-                raise StackError("the proxy is gone; everything else is stopped")
+                raise StackError(f"{process.obituary()}; the engines are stopped too")
+            progress(process.obituary())
 
 
 def serve(options):

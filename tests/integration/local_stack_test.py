@@ -84,7 +84,7 @@ class ProcessTest(unittest.TestCase):
 
     def test_a_process_that_ends_before_it_is_ready_is_told_with_its_last_words(self):
         process = self.process("import sys; print('starting'); sys.exit('no such model')")
-        with self.assertRaisesRegex(StackError, "engine 9 ended with status 1: no such model"):
+        with self.assertRaisesRegex(StackError, "engine 9 ended with status 1; the last it said: no such model"):
             wait_ready(process, "127.0.0.1:1", "/health")
 
     def test_stop_insists_where_a_process_does_not_listen(self):
