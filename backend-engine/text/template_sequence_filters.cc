@@ -30,10 +30,9 @@ Value KeyOf(Interpreter& interpreter, const Value& item, const Value* path, bool
   return fold_case && key.is_string() ? Value::String(LowerText(key.string())) : key;
 }
 
-// Sorts by keys; stops comparing once something failed.
+// Sorts by keys. After a failure every comparison says "equal", which ends the
+// sort soon and in bounds.
 void SortBy(Interpreter& interpreter, std::vector<std::pair<Value, Value>>& entries, bool reverse) {
-  // Merge sort by hand would be no safer: after a failure every comparison
-  // says "equal", which std::stable_sort accepts as an order.
   std::stable_sort(entries.begin(), entries.end(), [&](const auto& a, const auto& b) {
     if (interpreter.failed()) return false;
     return reverse ? interpreter.Compare(b.first, a.first) < 0
