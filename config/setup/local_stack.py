@@ -227,6 +227,17 @@ def wait_ready(process, address, path, seconds=60):
         time.sleep(_POLL_SECONDS)
 
 
+def wait_for_reports(proxy, admin, seconds=10):
+    """Waits until every pool has heard from its engines which weights they serve:
+    from then on a choice goes by their own reports, and the cache keeps answers."""
+    end = time.monotonic() + seconds
+    while not all(pool["weights"] for pool in request(admin, "GET", "/backends").json()["pools"]):
+        proxy.require_alive()
+        if time.monotonic() > end:
+            raise StackError(f"no engine has reported its load within {seconds} s (log: {proxy.log})")
+        time.sleep(_POLL_SECONDS)
+
+
 class EventStream:
     """An answer of server-sent events. Iterating gives each event's data as text,
     "[DONE]" included, and raises StackError where the stream is cut."""

@@ -90,6 +90,7 @@ def start(processes):
     for address, engine in zip(ENGINES, engines):
         local_stack.wait_ready(engine, address, "/health")
     local_stack.wait_ready(proxy, ADMIN, "/readyz")
+    local_stack.wait_for_reports(proxy, ADMIN)
     for process in processes:
         process.require_alive()
     progress(f"3 engines ({', '.join(ENGINES)}; tensor parallel 2, CPU) and the proxy are ready "

@@ -176,6 +176,10 @@ caches:
             local_stack.wait_ready(self.proxy, self.admin_address, "/readyz")
         return self.proxy
 
+    def wait_for_reports(self):
+        """Until the engines' load reports are in: before it, choices and cache keys differ."""
+        local_stack.wait_for_reports(self.proxy, self.admin_address)
+
     def stop(self):
         local_stack.stop_all([process for process in [self.proxy, *self.engines] if process])
 
