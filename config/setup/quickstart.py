@@ -84,11 +84,10 @@ def start(processes):
     for address in ENGINES:
         log = os.path.join(RUN_DIR, f"engine-{address.rsplit(':', 1)[1]}.log")
         processes.append(local_stack.engine_process(binaries, address, log))
-    engines = list(processes)
+    for address, engine in zip(ENGINES, processes):
+        local_stack.wait_ready(engine, address, "/health")
     proxy = local_stack.proxy_process(binaries, POLICY, os.path.join(RUN_DIR, "proxy.log"))
     processes.insert(0, proxy)  # First to stop, so that nothing is sent to an engine that leaves.
-    for address, engine in zip(ENGINES, engines):
-        local_stack.wait_ready(engine, address, "/health")
     local_stack.wait_ready(proxy, ADMIN, "/readyz")
     local_stack.wait_for_reports(proxy, ADMIN)
     for process in processes:
