@@ -81,7 +81,7 @@ _CALLS = [
     (r"(?<![\w:])(?:sprintf|strcpy|strcat|strtok|atoi|atol|atof|gets)\(",
      "fmt, std::string_view, std::from_chars", None),
     (r"(?<![\w:])assert\(", "CHECK of proxy/base/check.h, which stays in release builds", None),
-    (r"\busing namespace (?!std::\w*literals)", "the names that are needed", None),
+    (r"\busing namespace (?!std::\w*literals)\w+", "the names that are needed", r"/main\.cc$"),
     (r"\bllhttp_set_lenient_\w+", "nothing: hostile framing is refused", None),
     (r"\bNOLINT\b(?!\()", "NOLINT(rule): why", None),
     (r"#\s*if(?:n?def)?\b.*\bTEST\b", "code that a test can call as it is", None),
