@@ -110,7 +110,7 @@ void HealthChecker::Finish(CheckResult result, std::string_view reason) {
 
 void HealthChecker::Schedule() {
   const MonoTime interval = ToMicros(settings_.interval);
-  const bool soon = count_.counting() || backend_.state.health() == Health::kDown;
+  const bool soon = count_.counting() || backend_.state.health() != Health::kHealthy;
   const MonoTime wait = soon ? std::max(interval / 4, kSoonest) : interval;
   timer_ = seams_.timers.After(seams_.Jittered(wait), [this] { Begin(); });
 }

@@ -8,8 +8,8 @@
 //              one is enough; the first other failure makes it unhealthy, passes
 //              count as for unhealthy
 //
-// While a change is being counted, and while a backend is down (a refused check
-// costs nothing), checks follow each other at a quarter of the interval. CheckNow()
+// While a backend is not healthy, and while failures of a healthy one are being
+// counted, checks follow each other at a quarter of the interval. CheckNow()
 // asks for one at once: a load stream broke or began, or a request met a fault. So a
 // killed engine (its stream ends, the check is refused) is out within milliseconds,
 // and a stopped one (silent stream, checks time out) within seconds.

@@ -109,7 +109,11 @@ void LoadWatch::OnStreamEnd(const absl::StatusOr<FetchResult>& result) {
     wait = std::min(kRetryFirst << std::min(failures_++, kDoublingsMax), kRetryMost);
   }
   retry_ = seams_.timers.After(seams_.Jittered(wait), [this] { Connect(); });
-  if (was_speaking && !no_push_) OnSilence("its load stream ended");
+  if (was_speaking && !no_push_) {
+    OnSilence("its load stream ended");
+  } else if (!result.ok() && !PoolTable::Suspect(backend_)) {
+    check_();  // It could not even be dialled, or broke off before its first word.
+  }
   stream_.reset();
 }
 
