@@ -358,7 +358,7 @@ void Exchange::RelayHead(const ResponseHead& head) {
   field_.clear();
   field_.reserve(256);
   AddCacheStatus(extra, count);
-  if (session_->debug_headers()) {
+  if (session_->debug_headers() && attempts_ > 0) {
     extra[count++] = {"x-penstock-backend", backend_name_, KnownHeader::kXPenstockBackend};
     const size_t at = field_.size();
     fmt::format_to(std::back_inserter(field_), "{}; attempt={}",

@@ -1,6 +1,7 @@
 // Results shared between requests: lookup before a backend is chosen, following
 // an answer that another request leads, leading one that others follow.
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include <fmt/format.h>
@@ -91,12 +92,14 @@ void Exchange::OnFollow() {
     }
     if (!head_sent_ && step.state != Flight::State::kWaiting) {
       const std::string type = reader_->flight()->content_type();
-      Header header{"content-type", type, KnownHeader::kContentType};
+      events_ = type.starts_with("text/event-stream");
+      std::array<Header, 3> headers{{{"content-type", type, KnownHeader::kContentType},
+                                     {"cache-control", "no-cache", KnownHeader::kCacheControl},
+                                     {"x-accel-buffering", "no"}}};
       ResponseHead head;
       head.status = status_ = reader_->flight()->status();
-      head.headers = type.empty() ? std::span<Header>() : std::span(&header, 1);
+      head.headers = std::span(headers.data(), events_ ? 3 : type.empty() ? 0 : 1);
       head.framing = Framing::kChunked;
-      events_ = type.starts_with("text/event-stream");
       if (step.state == Flight::State::kComplete && !events_) {
         head.framing = Framing::kLength;
         head.content_length = reader_->flight()->bytes();
@@ -149,7 +152,9 @@ void Exchange::AddCacheStatus(std::array<Header, 12>& extra, size_t& count) {
     case CacheUse::kNone: return;
     case CacheUse::kHit: fmt::format_to(out, "penstock; hit; ttl={}", cache_ttl_ / kSecond); break;
     case CacheUse::kJoined: fmt::format_to(out, "penstock; fwd=uri-miss; collapsed"); break;
-    case CacheUse::kLead: fmt::format_to(out, "penstock; fwd=uri-miss; stored"); break;
+    case CacheUse::kLead:
+      fmt::format_to(out, "penstock; fwd=uri-miss{}", status_ == 200 ? "; stored" : "");
+      break;
     case CacheUse::kBypass: fmt::format_to(out, "penstock; fwd=bypass; detail={}", cache_detail_); break;
   }
   const size_t end = field_.size();
