@@ -60,8 +60,15 @@ void BackendState::Sent(MonoTime now) {
   sent_times_[index % kSentKept].store(PackSent(index, now), kRelaxed);
 }
 
-MonoTime BackendState::oldest_wait(uint32_t workers) const {
+void BackendState::AddWorker(uint32_t worker) {
+  uint32_t count = worker_count_.load(kRelaxed);
+  while (count <= worker && !worker_count_.compare_exchange_weak(count, worker + 1, kRelaxed)) {
+  }
+}
+
+MonoTime BackendState::oldest_wait() const {
   MonoTime oldest = kNever;
+  const uint32_t workers = worker_count_.load(kRelaxed);
   for (uint32_t i = 0; i < workers; ++i) {
     oldest = std::min(oldest, workers_[i].oldest_wait.load(kRelaxed));
   }

@@ -74,6 +74,8 @@ class BackendState {
   };
   // For the worker's own thread; others only read. REQUIRES: worker < kMaxWorkers.
   WorkerCells& worker(uint32_t worker) { return workers_[worker]; }
+  // From now on this worker may have requests here. REQUIRES: worker < kMaxWorkers.
+  void AddWorker(uint32_t worker);
   const WorkerCells& worker(uint32_t worker) const { return workers_[worker]; }
 
   // --- requests ---
@@ -82,7 +84,7 @@ class BackendState {
   uint32_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
   uint64_t sent_total() const { return sent_.load(std::memory_order_relaxed); }
   // When the oldest request without a first token was sent; kNever: there is none.
-  MonoTime oldest_wait(uint32_t workers = kMaxWorkers) const;
+  MonoTime oldest_wait() const;
 
   // --- time to first token ---
   void ObserveTtft(MonoTime elapsed, MonoTime now, MonoTime tau);
@@ -154,6 +156,7 @@ class BackendState {
   alignas(64) std::atomic<uint64_t> report_version_{0};    // Odd while written.
   std::array<std::atomic<uint64_t>, kReportWords> report_words_{};
   uint64_t previous_epoch_ = 0;                            // Guarded by the version being odd.
+  std::atomic<uint32_t> worker_count_{0};                  // One more than the highest index added.
   std::array<WorkerCells, kMaxWorkers> workers_;
 };
 

@@ -23,6 +23,7 @@ bool TakesNone(EngineState state) {
 // One backend as this worker last saw it, and what the worker did there since.
 struct PoolTable::Row {
   std::shared_ptr<Backend> backend;
+  lb::BackendId id = 0;                 // backend->id, without touching the backend.
   float weight = 1;
   uint32_t max_requests = 0;
 
@@ -76,6 +77,8 @@ PoolTable::PoolTable(std::shared_ptr<const PoolState> pool, uint32_t worker, uin
   rows_.resize(pool_->backends.size());
   for (size_t i = 0; i < rows_.size(); ++i) {
     rows_[i].backend = pool_->backends[i];
+    rows_[i].backend->state.AddWorker(worker);
+    rows_[i].id = rows_[i].backend->id;
     rows_[i].weight = static_cast<float>(pool_->settings.backends[i].weight);
     rows_[i].max_requests = pool_->settings.backends[i].max_requests;
   }
@@ -162,7 +165,7 @@ PoolTable::Fitness PoolTable::FitnessOf(const Row& row, MonoTime now) const {
 
 lb::Candidate PoolTable::CandidateOf(const Row& row, MonoTime now) const {
   lb::Candidate candidate;
-  candidate.id = row.backend->id;
+  candidate.id = row.id;
   candidate.weight = row.weight;
   candidate.slow_start = SlowStartAt(row.ramp_from, now, slow_start_);
   candidate.ttft_s = row.ttft_s;
@@ -196,7 +199,7 @@ PoolTable::View PoolTable::Usable(MonoTime now, std::span<const lb::BackendId> t
   bool suspects = false;
   bool busy = false;
   for (const Row& row : rows_) {
-    const bool was_tried = std::ranges::find(tried, row.backend->id) != tried.end();
+    const bool was_tried = std::ranges::find(tried, row.id) != tried.end();
     switch (FitnessOf(row, now)) {
       case Fitness::kUsable:
         if (!was_tried) candidates_.push_back(CandidateOf(row, now));
@@ -217,7 +220,7 @@ PoolTable::View PoolTable::Usable(MonoTime now, std::span<const lb::BackendId> t
   }
   if (candidates_.empty() && suspects) {
     for (const Row& row : rows_) {
-      if (std::ranges::find(tried, row.backend->id) != tried.end()) continue;
+      if (std::ranges::find(tried, row.id) != tried.end()) continue;
       if (FitnessOf(row, now) == Fitness::kSuspect) candidates_.push_back(CandidateOf(row, now));
     }
   }
@@ -235,8 +238,7 @@ PoolTable::View PoolTable::Usable(MonoTime now, std::span<const lb::BackendId> t
 
 Backend* PoolTable::Begin(Attempt& attempt, lb::BackendId id, bool streams, MonoTime now) {
   CHECK(!attempt.begun());
-  const auto found =
-      std::ranges::find(rows_, id, [](const Row& row) { return row.backend->id; });
+  const auto found = std::ranges::find(rows_, id, &Row::id);
   CHECK(found != rows_.end(), "no such backend in this pool");
   Row& row = *found;
   BackendState& state = row.backend->state;

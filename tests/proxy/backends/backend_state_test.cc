@@ -192,6 +192,7 @@ TEST(Ttft, ATimeFromAThreadThatIsBehindIsNoIdleTime) {
 TEST(OldestWait, IsTheOldestOfAllWorkers) {
   World world;
   EXPECT_EQ(world.state.oldest_wait(), kNever);
+  for (const uint32_t worker : {63, 3}) world.state.AddWorker(worker);
   world.state.worker(3).oldest_wait = kStart + 5;
   world.state.worker(63).oldest_wait = kStart + 2;
   EXPECT_EQ(world.state.oldest_wait(), kStart + 2);
