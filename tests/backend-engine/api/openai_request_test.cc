@@ -220,6 +220,37 @@ TEST(CompletionRequest, SaysWhatIsWrongWithAPrompt) {
             "n is 8 for 9 prompts; allowed: up to 64 answers in one request");
 }
 
+TEST(Request, HoldsNoMoreThanItsLimits) {
+  const auto repeated = [](size_t count, const std::string& item) {
+    std::string list = item;
+    for (size_t i = 1; i < count; ++i) list += "," + item;
+    return list;
+  };
+  const auto messages = [&](size_t count) {
+    return ParseBody(R"({"model":"m","messages":[)" +
+                         repeated(count, R"({"role":"user","content":"a"})") + "]}", true);
+  };
+  EXPECT_TRUE(messages(kMessagesMax).request);
+  EXPECT_EQ(messages(kMessagesMax + 1).error->message,
+            "messages is an array of 2049; allowed: an array of 1 to 2048 messages");
+  const auto parts = [&](size_t count) {
+    return ParseBody(R"({"model":"m","messages":[{"role":"user","content":[)" +
+                         repeated(count, R"({"type":"text","text":"a"})") + "]}]}", true);
+  };
+  EXPECT_TRUE(parts(kContentPartsMax).request);
+  EXPECT_EQ(parts(kContentPartsMax + 1).error->param, "messages");
+  const auto biases = [](size_t count) {
+    std::string list = R"("logit_bias":{"0":1)";
+    for (size_t i = 1; i < count; ++i) list += ",\"" + std::to_string(i) + "\":1";
+    return Chat(list + "}");
+  };
+  EXPECT_TRUE(biases(kLogitBiasMax).request);
+  EXPECT_EQ(biases(kLogitBiasMax + 1).error->param, "logit_bias");
+  const auto stop = [](size_t bytes) { return Chat(R"("stop":")" + std::string(bytes, 's') + "\""); };
+  EXPECT_TRUE(stop(kStopBytesMax).request);
+  EXPECT_EQ(stop(kStopBytesMax + 1).error->param, "stop");
+}
+
 TEST(Request, NeedsAModel) {
   EXPECT_EQ(Completion(R"("prompt":"a")").error, std::nullopt);
   const Parsed parsed = ParseBody(R"({"prompt":"a"})", false);

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/backend-engine/api/service_fixture.h"
@@ -221,6 +223,34 @@ TEST_F(ServiceTest, PushesALineOnAChangeAndOneWhereNothingChanges) {
   EXPECT_TRUE(RunUntil([&] { return lines.find("\"running\":1") != std::string::npos ||
                                     lines.find("\"waiting\":1") != std::string::npos ||
                                     count() >= 2; }));
+}
+
+TEST_F(ServiceTest, LetsOnlySoManyReadersWatchItsLoad) {
+  Start();
+  std::vector<Answer> answers(LoadWatch::kReadersMax);
+  std::vector<std::unique_ptr<Fetch>> fetches;
+  size_t begun = 0;
+  for (Answer& answer : answers) {
+    FetchOptions options{.target = "/load?watch=1"};
+    options.on_data = [&begun, first = true](std::string_view) mutable {
+      begun += std::exchange(first, false);
+    };
+    fetches.push_back(Send(std::move(options), answer, false));
+  }
+  ASSERT_TRUE(RunUntil([&] { return begun == answers.size(); }));
+  const Answer refused = Get("/load?watch=1");
+  EXPECT_EQ(refused.status, 429);
+  EXPECT_EQ(refused.ErrorCode(), "too_many_watchers");
+  fetches.pop_back();  // Whoever leaves makes room.
+  bool reads = false;
+  FetchOptions options{.target = "/load?watch=1"};
+  options.on_data = [&](std::string_view) { reads = true; };
+  RunUntil([&, until = loop_->ReadClock() + 50 * kMillisecond] {
+    return loop_->ReadClock() > until;
+  });
+  Answer answer;
+  const auto another = Send(std::move(options), answer, false);
+  EXPECT_TRUE(RunUntil([&] { return reads; }));
 }
 
 TEST_F(ServiceTest, GivesItsMetricsOwnNamesOrThoseOfVllm) {
