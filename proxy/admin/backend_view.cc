@@ -125,8 +125,8 @@ BackendView LookAt(const PoolState& pool, size_t index, MonoTime now) {
   if (view.report.known()) view.sent_since = backend.state.sent_since(view.report);
   view.load = backend.state.in_flight();
   if (view.rung != lb::Rung::kOwn) {
-    view.load = std::max(view.report.running, 0.0f) + std::max(view.report.waiting, 0.0f) +
-                static_cast<double>(view.sent_since);
+    const auto sent_since = static_cast<float>(view.sent_since);
+    view.load = TotalAt(view.report, static_cast<float>(view.load), sent_since) + sent_since;
   }
   view.weight = pool.settings.backends[index].weight *
                 SlowStartAt(backend.state.ramp_from.load(std::memory_order_relaxed), now,

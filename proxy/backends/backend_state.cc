@@ -221,6 +221,11 @@ lb::Rung RungAt(const LoadReport& report, MonoTime now, MonoTime stale, MonoTime
   return now - report.arrived <= fresh_for ? report.rung : lb::Rung::kOwn;
 }
 
+float TotalAt(const LoadReport& report, float in_flight, float sent_since) {
+  const float said = std::max(report.waiting, 0.0f) + std::max(report.running, 0.0f);
+  return std::max(said, in_flight - sent_since);
+}
+
 float SlowStartAt(MonoTime ramp_from, MonoTime now, MonoTime window) {
   if (window <= 0 || ramp_from == kNever || now >= ramp_from + window) return 1;
   const MonoTime passed = std::max(now - ramp_from, MonoTime{0});

@@ -167,6 +167,11 @@ inline MonoTime PollInterval(const config::LoadReports& settings) {
   return settings.poll > absl::ZeroDuration() ? ToMicros(settings.poll) : kPollDefault;
 }
 
+// What the engine carried when it made the report: what it says, but at least what we
+// had there ourselves by then, which covers a dialect that does not tell what runs,
+// and an engine that always says 0 to be sent everything.
+float TotalAt(const LoadReport& report, float in_flight, float sent_since);
+
 // The share of its weight that a backend gets that came back at `ramp_from`: from a
 // tenth, growing with time, to 1 after `window`.
 float SlowStartAt(MonoTime ramp_from, MonoTime now, MonoTime window);

@@ -180,12 +180,7 @@ lb::Candidate PoolTable::CandidateOf(const Row& row, MonoTime now) const {
   }
   if (row.rung == lb::Rung::kOwn) return candidate;
   candidate.sent_since = static_cast<float>(row.sent_since + row.sent_change);
-  const float waiting = std::max(row.report.waiting, 0.0f);
-  // A dialect that does not tell what runs: at least our own requests do.
-  const float running = row.report.running >= 0
-                            ? row.report.running
-                            : candidate.inflight - candidate.sent_since - waiting;
-  candidate.reported_total = waiting + std::max(running, 0.0f);
+  candidate.reported_total = TotalAt(row.report, candidate.inflight, candidate.sent_since);
   candidate.max_running = std::max(row.report.max_running, 0.0f);
   candidate.kv_used = row.report.kv_used();
   return candidate;

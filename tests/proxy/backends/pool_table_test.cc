@@ -118,6 +118,16 @@ TEST(PoolTable, AReportStartsTheCountOfWhatWasSentSince) {
   EXPECT_EQ(world.Of(0).sent_since, 1);
 }
 
+TEST(PoolTable, AnEngineThatSaysZeroCarriesAtLeastWhatWeHaveThere) {
+  World world(1);
+  Attempt attempts[3];
+  for (auto& attempt : attempts) ASSERT_TRUE(world.Begin(attempt, 0));
+  world.Wait(100 * kMillisecond);
+  world.Push(0, Carrying(0));
+  EXPECT_EQ(world.Of(0).reported_total, 3);
+  EXPECT_EQ(world.Of(0).sent_since, 0);
+}
+
 TEST(PoolTable, AReportThatIsStaleFallsToOwnFigures) {
   World world(1);
   world.Push(0, Carrying(5));
