@@ -58,6 +58,7 @@ void BackendConn::OnData(std::string_view data) {
 void BackendConn::OnStreamEnd(const absl::Status& status) {
   Turn::Scope scope(pool_.turn_);
   if (closed_) return;
+  ended_ = true;
   if (status.ok() && !codec_->idle()) codec_->FeedEnd();  // May end an until-close answer.
   if (closed_) return;
   Fail(ConnFailure::Kind::kReset,
@@ -95,7 +96,8 @@ void BackendConn::OnMessageEnd(MessageId, std::span<Header> trailers) {
 }
 
 void BackendConn::OnProtocolError(const ProtocolError& error) {
-  if (closed_) return;
+  // An answer that ends too early is a backend that is gone, not one that talks nonsense.
+  if (closed_ || ended_) return;
   Fail(ConnFailure::Kind::kBadAnswer,
        fmt::format("backend {}: {}", pool_.backend_->name, error.message));
 }

@@ -86,6 +86,7 @@ class BackendConn final : public StreamReceiver, public CodecReceiver {
   bool reused_ = false;
   bool answer_begun_ = false;
   bool request_ended_ = false;
+  bool ended_ = false;         // The backend sends no more.
   bool closed_ = false;
   MonoTime idle_since_ = 0;
   size_t index_ = 0;           // In the pool's list of connections.
