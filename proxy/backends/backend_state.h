@@ -89,6 +89,8 @@ class BackendState {
   // --- time to first token ---
   void ObserveTtft(MonoTime elapsed, MonoTime now, MonoTime tau);
   Latency ttft(MonoTime now) const;
+  // It came back: what it was like before says nothing about it now.
+  void ForgetTtft() { ttft_.store(0, std::memory_order_relaxed); }
 
   // --- load reports ---
   enum class Publish : uint8_t {

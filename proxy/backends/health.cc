@@ -97,6 +97,7 @@ void HealthChecker::Finish(CheckResult result, std::string_view reason) {
   const Health after = count_.After(before, result);
   if (after != before) {
     state.SetHealth(after, seams_.now());
+    if (after == Health::kHealthy) state.ForgetTtft();
     if (after == Health::kHealthy) {
       LogInfo("backend {}/{} at {}: healthy", backend_.pool, backend_.name, backend_.authority);
     } else {

@@ -168,7 +168,8 @@ lb::Candidate PoolTable::CandidateOf(const Row& row, MonoTime now) const {
   candidate.id = row.id;
   candidate.weight = row.weight;
   candidate.slow_start = SlowStartAt(row.ramp_from, now, slow_start_);
-  candidate.ttft_s = row.ttft_s;
+  // The faults that opened its breaker would keep the probes away that may close it.
+  candidate.ttft_s = row.breaker.state == BreakerState::kHalfOpen ? -1 : row.ttft_s;
   MonoTime oldest = row.oldest_wait;
   // Own waits are exact: the shared figure is as old as the refresh.
   if (row.first_waiting != nullptr) oldest = std::min(oldest, row.first_waiting->sent_);
@@ -330,7 +331,10 @@ void PoolTable::End(Attempt& attempt, Outcome outcome, MonoTime now, MonoTime re
       state.breaker.Success(breaker_, attempt.probe_, now);
       if (attempt.probe_ != 0) {
         row.breaker = state.breaker.view();
-        if (row.breaker.state == BreakerState::kClosed) state.ramp_from.store(now, kRelaxed);
+        if (row.breaker.state == BreakerState::kClosed) {
+          state.ramp_from.store(now, kRelaxed);
+          state.ForgetTtft();
+        }
       }
       break;
     case Outcome::kBusy:
