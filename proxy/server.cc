@@ -74,6 +74,7 @@ absl::Status Server::Start(config::Config config) {
   control_ = Control::Create(*loop_, random_.Next());
   auto shared = std::make_shared<const config::Config>(std::move(config));
   Install(shared);
+  policy_.accepted = 0;  // The first file is no reload.
   RETURN_IF_ERROR(Bind(*shared));
   absl::StatusOr<std::unique_ptr<Admin>> admin = Admin::Listen(*loop_, *admin_address, Sources());
   if (!admin.ok()) return admin.status();
