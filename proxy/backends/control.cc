@@ -85,7 +85,7 @@ class BackendWatch {
   uint64_t logged_ = 0;
 };
 
-// The weights that all reporting backends agree on; 0: none reports any, or they disagree.
+// The weights that all reporting backends agree on; 0: not every one of them tells.
 uint64_t CommonWeights(const PoolState& pool) {
   uint64_t common = 0;
   for (const auto& backend : pool.backends) {
@@ -95,7 +95,7 @@ uint64_t CommonWeights(const PoolState& pool) {
     if (!backend->state.ReadReport(report) || !report.known()) continue;
     if (report.state != EngineState::kReady && report.state != EngineState::kUnknown) continue;
     if (report.weights == 0) return 0;
-    if (common != 0 && common != report.weights) return 0;
+    if (common != 0 && common != report.weights) return kWeightsDisagree;
     common = report.weights;
   }
   return common;

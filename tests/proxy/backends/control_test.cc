@@ -284,7 +284,7 @@ TEST(Control, AReloadLeavesUnchangedBackendsUndisturbed) {
   EXPECT_EQ(world.engines[1]->checks, checks) << "not watched any more";
 }
 
-TEST(Control, WeightsThatDisagreeAreUnknown) {
+TEST(Control, WeightsThatDisagreeAreToldAsSuch) {
   World world(2);
   world.Pass(500 * kMillisecond);
   EXPECT_NE(world.pool().weights.load(), 0u);
@@ -292,7 +292,7 @@ TEST(Control, WeightsThatDisagreeAreUnknown) {
   world.engines[1]->SayRaw(
       "{\"epoch\":1,\"seq\":999,\"running\":1,\"waiting\":0,\"weights\":\"other\"}\n");
   world.Pass(200 * kMillisecond);
-  EXPECT_EQ(world.pool().weights.load(), 0u);
+  EXPECT_EQ(world.pool().weights.load(), kWeightsDisagree);
 }
 
 TEST(LineSplitter, FindsTheSameLinesHoweverTheBytesAreCut) {
