@@ -10,23 +10,11 @@ constexpr size_t kOverflowKept = 128 * 1024;   // Capacity that stays after Clea
 
 void Gather::Copy(std::string_view bytes) {
   if (bytes.empty()) return;
-  size_ += bytes.size();
-  if (!spilled_ && bytes.size() <= kScratch - scratch_used_) {
-    char* const at = scratch_.data() + scratch_used_;
-    const bool extends = piece_count_ > 0 && pieces_[piece_count_ - 1].data() +
-                                                     pieces_[piece_count_ - 1].size() == at;
-    if (extends || piece_count_ < kPieces) {
-      std::memcpy(at, bytes.data(), bytes.size());
-      scratch_used_ += bytes.size();
-      if (extends) {
-        std::string_view& last = pieces_[piece_count_ - 1];
-        last = {last.data(), last.size() + bytes.size()};
-      } else {
-        pieces_[piece_count_++] = {at, bytes.size()};
-      }
-      return;
-    }
+  if (char* const at = Extend(bytes.size()); at != nullptr) {
+    std::memcpy(at, bytes.data(), bytes.size());
+    return;
   }
+  size_ += bytes.size();
   Spill();
   overflow_.append(bytes);
 }

@@ -21,6 +21,22 @@ class Gather {
 
   // Copies; use for heads, chunk sizes, anything small or generated.
   void Copy(std::string_view bytes);
+  // Room for `size` bytes that the caller fills at once; nullptr: use Copy().
+  char* Extend(size_t size) {
+    if (spilled_ || size > kScratch - scratch_used_) return nullptr;
+    char* const at = scratch_.data() + scratch_used_;
+    if (piece_count_ > 0 && pieces_[piece_count_ - 1].data() + pieces_[piece_count_ - 1].size() == at) {
+      std::string_view& last = pieces_[piece_count_ - 1];
+      last = {last.data(), last.size() + size};
+    } else if (piece_count_ < kPieces) {
+      pieces_[piece_count_++] = {at, size};
+    } else {
+      return nullptr;
+    }
+    scratch_used_ += size;
+    size_ += size;
+    return at;
+  }
   // Points at `bytes`; short ones are copied instead, since a piece costs more.
   void Reference(std::string_view bytes);
 

@@ -81,7 +81,7 @@ H1Codec::H1Codec(CodecRole role, CodecReceiver& receiver, const CodecLimits& lim
 }
 
 void H1Codec::FieldStore::BuildHeaders() {
-  const std::string_view all = bytes;
+  const std::string_view all = bytes.view();
   headers.clear();
   for (const FieldSpan& span : spans) {
     const std::string_view name = all.substr(span.name_begin, span.name_end - span.name_begin);
@@ -93,8 +93,16 @@ void H1Codec::FieldStore::BuildHeaders() {
 void H1Codec::FieldStore::Clear() {
   spans.clear();
   headers.clear();
-  bytes.clear();
-  if (bytes.capacity() > kStoreKept) bytes.shrink_to_fit();
+  bytes.used = 0;
+  if (bytes.room > kStoreKept) bytes = {};
+}
+
+void H1Codec::Bytes::Grow(size_t more) {
+  const size_t wanted = std::max<size_t>({used + more, room * 2, 512});
+  auto larger = std::make_unique<char[]>(wanted);
+  if (used > 0) std::memcpy(larger.get(), data.get(), used);
+  data = std::move(larger);
+  room = wanted;
 }
 
 size_t H1Codec::Feed(std::string_view bytes) {
@@ -230,7 +238,7 @@ int H1Codec::OnRequestHead() {
   request_ = {};
   request_.method =
       llhttp_method_name(static_cast<llhttp_method_t>(llhttp_get_method(&parser_)));
-  request_.target = std::string_view(head_.bytes).substr(0, target_bytes_);
+  request_.target = head_.bytes.view().substr(0, target_bytes_);
   request_.headers = head_.headers;
   request_.minor_version = parser_.http_minor;
   if (std::optional<ProtocolError> error = ReadRequestHead(request_, target_)) {
@@ -249,7 +257,7 @@ int H1Codec::OnRequestHead() {
 int H1Codec::OnResponseHead() {
   response_ = {};
   response_.status = parser_.status_code;
-  response_.reason = std::string_view(head_.bytes).substr(0, target_bytes_);
+  response_.reason = head_.bytes.view().substr(0, target_bytes_);
   response_.headers = head_.headers;
   if (std::optional<ProtocolError> error =
           ReadResponseHead(response_, parser_.http_minor, to_head_)) {

@@ -13,6 +13,8 @@
 
 #include <llhttp.h>
 
+#include <cstring>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -53,8 +55,22 @@ class H1Codec final : public Codec {
   struct FieldSpan {
     size_t name_begin, name_end, value_begin, value_end;
   };
+  // A string that only grows by appending, which is all that a head's bytes need.
+  struct Bytes {
+    std::unique_ptr<char[]> data;
+    size_t used = 0, room = 0;
+
+    void append(std::string_view part) {
+      if (room - used < part.size()) Grow(part.size());
+      std::memcpy(data.get() + used, part.data(), part.size());
+      used += part.size();
+    }
+    size_t size() const { return used; }
+    std::string_view view() const { return {data.get(), used}; }
+    void Grow(size_t more);
+  };
   struct FieldStore {
-    std::string bytes;
+    Bytes bytes;
     std::vector<FieldSpan> spans;
     std::vector<Header> headers;
 

@@ -1,5 +1,7 @@
 #include "proxy/http/known_headers.h"
 
+#include <cstring>
+
 #include "proxy/http/message.h"
 
 namespace penstock {
@@ -40,9 +42,32 @@ constexpr Entry kLength21[] = {{"endpoint-load-metrics", KnownHeader::kEndpointL
 constexpr Entry kLength28[] = {
     {"endpoint-load-metrics-format", KnownHeader::kEndpointLoadMetricsFormat}};
 
+// `known` is in lower case and has letters, digits and '-' only; for those, and
+// characters that a field name may have, setting the case bit compares exactly.
+// Eight bytes a step; the last step overlaps the one before it.
+bool Equals(std::string_view known, std::string_view name) {
+  constexpr uint64_t kCase = 0x2020202020202020;
+  const size_t size = known.size();
+  if (size < 8) {
+    for (size_t i = 0; i < size; ++i) {
+      if (known[i] != (name[i] | 0x20)) return false;
+    }
+    return true;
+  }
+  const auto word = [](const char* at) {
+    uint64_t out;
+    std::memcpy(&out, at, sizeof out);
+    return out;
+  };
+  for (size_t i = 0; i + 8 < size; i += 8) {
+    if (word(known.data() + i) != (word(name.data() + i) | kCase)) return false;
+  }
+  return word(known.data() + size - 8) == (word(name.data() + size - 8) | kCase);
+}
+
 KnownHeader FindIn(std::span<const Entry> entries, std::string_view name) {
   for (const Entry& entry : entries) {
-    if (EqualsIgnoringCase(entry.name, name)) return entry.id;
+    if (Equals(entry.name, name)) return entry.id;
   }
   return KnownHeader::kOther;
 }

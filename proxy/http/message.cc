@@ -56,7 +56,11 @@ void DropHopByHop(std::span<Header> headers) {
       case KnownHeader::kConnection:
         header.dropped = true;
         ForEachToken(header.value, [&](std::string_view token) {
-          if (IsProtected(LookUpHeader(token))) return;
+          const KnownHeader id = LookUpHeader(token);
+          if (id == KnownHeader::kKeepAlive || id == KnownHeader::kConnection || IsProtected(id) ||
+              EqualsIgnoringCase(token, "close")) {
+            return;  // Of its own meaning, or dropped by its own name anyway.
+          }
           for (Header& named : headers) {
             if (EqualsIgnoringCase(named.name, token)) named.dropped = true;
           }

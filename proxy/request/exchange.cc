@@ -26,6 +26,13 @@ bool ValidRequestId(std::string_view id) {
   });
 }
 
+constexpr auto kHexPairs = [] {
+  constexpr char kHex[] = "0123456789abcdef";
+  std::array<std::array<char, 2>, 256> pairs{};
+  for (size_t i = 0; i < pairs.size(); ++i) pairs[i] = {kHex[i >> 4], kHex[i & 15]};
+  return pairs;
+}();
+
 // Takes as long for a wrong key as for a right one of the same length.
 bool SameSecret(std::string_view a, std::string_view b) {
   if (a.size() != b.size()) return false;
@@ -96,12 +103,11 @@ void Exchange::SetRequestId() {
     }
   }
   if (!request_id_.empty()) return;
-  static constexpr char kHex[] = "0123456789abcdef";
   size_t at = 0;
   for (int word = 0; word < 2; ++word) {
     uint64_t random = context_.random.Next();
-    for (int digit = 0; digit < 16; ++digit, random >>= 4) {
-      request_id_storage_[at++] = kHex[random & 15];
+    for (int byte = 0; byte < 8; ++byte, random >>= 8, at += 2) {
+      std::memcpy(request_id_storage_.data() + at, kHexPairs[random & 255].data(), 2);
     }
   }
   request_id_ = {request_id_storage_.data(), at};
