@@ -71,6 +71,23 @@ def fields(tree):
                           "(build/bin/penstock schema --markdown prints it)")
 
 
+def errors(tree):
+    """The rows of docs/errors.md are those of the table of error answers, in its order."""
+    text, findings = _required(tree, "docs/errors.md")
+    yield from findings
+    table = tree.sources["proxy/http/error_reply.cc"]
+    code = [(match[1], match[3], match[2]) for _, match in table.find(
+        r'\{(\d{3}), (k\w+), "(\w+)", "', table.no_comments)]
+    types = dict(match.groups() for _, match in table.find(
+        r'string_view (k\w+) = "(\w+)";', table.no_comments))
+    rows = re.findall(r"(?m)^\| `(\w+)` \| (\d{3}) \| (\w+) \|", text)
+    wanted = [(word, status, types.get(kind, kind)) for status, word, kind in code]
+    for row in [row for row in wanted if text and row not in rows]:
+        yield Finding(table.path, 1, "docs", f"give docs/errors.md the row | `{row[0]}` | {row[1]} | {row[2]} |")
+    for row in [row for row in rows if row not in wanted]:
+        yield Finding("docs/errors.md", 1, "docs", f"{row[0]} with {row[1]} is not in {table.path}; take the row out")
+
+
 def architecture(tree):
     """Every folder stands on the page, and everything on the page exists."""
     text, findings = _required(tree, _ARCHITECTURE)
@@ -78,7 +95,13 @@ def architecture(tree):
     for folder in tree.code_folders() if text else []:
         if not re.search(rf"(?<![\w/-]){re.escape(folder)}(?![\w-])", text):
             yield Finding(_ARCHITECTURE, 1, "docs", f"say what {folder} is for")
-    yield from _paths_exist(tree, _ARCHITECTURE, text, [])
+    yield from _paths_exist(tree, _ARCHITECTURE, text, ["proxy", "backend-engine"])
+    # A row of a life begins with its number; the first file that it names is the hop.
+    for path in _LIVES:
+        for number, line in enumerate((tree.text(path) or "").splitlines(), 1):
+            hop = re.match(r"\| *\d+ *\|.*?([\w-]+/[\w.-]+\.cc)", line)
+            if hop and text and hop[1] not in text:
+                yield Finding(path, number, "docs", f"put the hop {hop[1]} on {_ARCHITECTURE}")
 
 
 def lives(tree):
@@ -131,4 +154,4 @@ def _anchors(text):
             for heading in re.findall(r"(?m)^#+ +(.+)$", text)}
 
 
-RULES = [policies, metrics, fields, architecture, lives, titles_and_links]
+RULES = [policies, metrics, fields, errors, architecture, lives, titles_and_links]

@@ -116,6 +116,14 @@ class DocsTest(unittest.TestCase):
         self.assertTrue(any("proxy/net/gone.cc does not exist" in line for line in lines), lines)
         self.assertFalse(any("loop.cc" in line for line in lines), lines)
 
+    def test_a_row_of_errors_that_differs_from_the_table_is_told_on_both_sides(self):
+        table = 'constexpr std::string_view kClient = "client_error";\n{400, kClient, "bad", "word", false},\n'
+        files = {"proxy/http/error_reply.cc": table}
+        right, wrong = "| `bad` | 400 | client_error | when |\n", "| `bad` | 401 | client_error | when |\n"
+        self.assertEqual(findings(doc_rules.errors, **files, **{"docs/errors.md": right}), [])
+        self.assertEqual(findings(doc_rules.errors, **files, **{"docs/errors.md": wrong}),
+                         [("proxy/http/error_reply.cc", 1), ("docs/errors.md", 1)])
+
 
 if __name__ == "__main__":
     unittest.main()
