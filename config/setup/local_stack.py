@@ -2,7 +2,8 @@
 stopped by their own process ids. What ./run and the integration tests share.
 
 Only the standard library of Python 3.11. Nothing here knows which ports or
-which policy; those are the caller's.
+which policy; those are the caller's. PENSTOCK_PATIENCE=n in the environment makes
+every time limit n times as long, for programs that are that much slower.
 """
 
 import ctypes
@@ -17,6 +18,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 MODEL = os.path.join(ROOT, "backend-engine/models/lexicon-5m")
 _POLL_SECONDS = 0.02
+_PATIENCE = float(os.environ.get("PENSTOCK_PATIENCE", "1"))
 _PR_SET_PDEATHSIG = 1
 _TCP_LISTEN = "0A"
 _libc = ctypes.CDLL(None)
@@ -24,6 +26,11 @@ _libc = ctypes.CDLL(None)
 
 class StackError(Exception):
     """Something of the stack failed; the text is one line with cause and cure."""
+
+
+def patient(seconds):
+    """A time limit as long as PENSTOCK_PATIENCE makes it."""
+    return seconds * _PATIENCE
 
 
 # --- ports -------------------------------------------------------------------
@@ -130,7 +137,7 @@ class Process:
         """Asks it to end, insists after `seconds`. Returns the exit status."""
         self.send(signal.SIGTERM)
         self.send(signal.SIGCONT)  # One that was stopped would not hear the first.
-        if self.wait(seconds) is None:
+        if self.wait(patient(seconds)) is None:
             self.kill()
         return self.ended()
 
@@ -152,13 +159,17 @@ def proxy_process(binaries, policy, log, *, more=(), env=None):
 
 
 def stop_all(processes, seconds=10):
-    """Stops them side by side, in the order given; kills what is left after `seconds`."""
+    """Stops them side by side, in the order given. What is left after `seconds` is
+    asked again, which ends an answer in progress, and killed after as long again."""
+    for _ in range(2):
+        for process in processes:
+            process.send(signal.SIGTERM)
+            process.send(signal.SIGCONT)
+        end = time.monotonic() + patient(seconds)
+        for process in processes:
+            process.wait(max(0.0, end - time.monotonic()))
     for process in processes:
-        process.send(signal.SIGTERM)
-        process.send(signal.SIGCONT)
-    end = time.monotonic() + seconds
-    for process in processes:
-        if process.wait(max(0.0, end - time.monotonic())) is None:
+        if process.ended() is None:
             process.kill()
 
 
@@ -189,7 +200,7 @@ class Answer:
 
 def _connection(address, timeout):
     host, port = address.rsplit(":", 1)
-    return http.client.HTTPConnection(host.strip("[]"), int(port), timeout=timeout)
+    return http.client.HTTPConnection(host.strip("[]"), int(port), timeout=patient(timeout))
 
 
 def request(address, method, path, body=None, headers=None, timeout=30):
@@ -211,7 +222,7 @@ def request(address, method, path, body=None, headers=None, timeout=30):
 
 def wait_ready(process, address, path, seconds=60):
     """Waits until `path` answers 200 there; fails if `process` ends or time does."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + patient(seconds)
     said = "no answer"
     while True:
         process.require_alive()
@@ -230,7 +241,7 @@ def wait_ready(process, address, path, seconds=60):
 def wait_for_reports(proxy, admin, seconds=10):
     """Waits until every pool has heard from its engines which weights they serve:
     from then on a choice goes by their own reports, and the cache keeps answers."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + patient(seconds)
     while not all(pool["weights"] for pool in request(admin, "GET", "/backends").json()["pools"]):
         proxy.require_alive()
         if time.monotonic() > end:

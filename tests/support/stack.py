@@ -14,20 +14,23 @@ it), else from build-dev/bin.
 import contextlib
 import json
 import os
+import re
 import shutil
+import signal
 import socket
 import tempfile
 import time
 import unittest
 
 from config.setup import local_stack
-from config.setup.local_stack import MODEL, ROOT, Answer, EventStream, StackError, chat, request
+from config.setup.local_stack import MODEL, ROOT, Answer, EventStream, StackError, chat, patient, request
 
 __all__ = ["MODEL", "ROOT", "Answer", "EventStream", "RawConnection", "Stack", "StackError", "StackTest",
-           "chat", "free_ports", "request", "wait_until"]
+           "chat", "free_ports", "patient", "request", "wait_until"]
 
 BINARIES = os.environ.get("PENSTOCK_BIN", os.path.join(ROOT, "build-dev/bin"))
-_LOG_LINES = 30
+_LOG_LINES = 60
+_SANITIZER_REPORT = re.compile(r"(ERROR|WARNING): \w+Sanitizer|: runtime error: ")
 
 
 def free_ports(count):
@@ -43,7 +46,7 @@ def free_ports(count):
 
 def wait_until(condition, what, seconds=30):
     """Waits until `condition()` is true and returns its value; fails with `what` otherwise."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + patient(seconds)
     while True:
         value = condition()
         if value:
@@ -58,7 +61,7 @@ class RawConnection:
 
     def __init__(self, address, timeout=10):
         host, port = address.rsplit(":", 1)
-        self.socket = socket.create_connection((host.strip("[]"), int(port)), timeout)
+        self.socket = socket.create_connection((host.strip("[]"), int(port)), patient(timeout))
         self._buffer = b""
 
     def send(self, data):
@@ -144,6 +147,7 @@ caches:
         self.backends = [*self.engine_addresses, *backends]
         self.engines = [None] * len(self._engine_options)
         self.proxy = None
+        self._started = []
         self.policy_file = os.path.join(self.folder, "policy.yaml")
         self.write_policy(policy or self.DEFAULT_POLICY)
         if start:
@@ -163,6 +167,7 @@ caches:
         address = self.engine_addresses[index]
         self.engines[index] = local_stack.engine_process(
             BINARIES, address, self._log(f"engine-{index}"), **self._engine_options[index])
+        self._started.append(self.engines[index])
         if wait:
             self.wait_for_engine(index)
         return self.engines[index]
@@ -172,6 +177,7 @@ caches:
 
     def start_proxy(self, wait=True):
         self.proxy = local_stack.proxy_process(BINARIES, self.policy_file, self._log("proxy"))
+        self._started.append(self.proxy)
         if wait:
             local_stack.wait_ready(self.proxy, self.admin_address, "/readyz")
         return self.proxy
@@ -182,6 +188,16 @@ caches:
 
     def stop(self):
         local_stack.stop_all([process for process in [self.proxy, *self.engines] if process])
+
+    def bad_ends(self):
+        """What is wrong with how processes ended, one line each: a status other than 0,
+        a signal that is not a test's SIGKILL, a sanitizer's report. REQUIRES: stopped."""
+        found = [process.obituary() for process in self._started
+                 if process.ended() not in (0, -signal.SIGKILL)]
+        for process in self._started:
+            with open(process.log, encoding="utf-8", errors="replace") as log:
+                found += [f"{process.name}: {line.strip()}" for line in log if _SANITIZER_REPORT.search(line)]
+        return found
 
     def _log(self, name):
         # A restart gets a log of its own: name.log, name.2.log ...
@@ -253,10 +269,14 @@ class StackTest(unittest.TestCase):
         stack = Stack(*args, **kwargs, folder=folder, start=False)
         self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
         self.addCleanup(self._show_logs_of_failure, stack)
+        self.addCleanup(self._require_good_ends, stack)
         self.addCleanup(stack.stop)
         if start:
             stack.start()
         return stack
+
+    def _require_good_ends(self, stack):
+        self.assertEqual(stack.bad_ends(), [])
 
     def _show_logs_of_failure(self, stack):
         outcome = self._outcome.result
