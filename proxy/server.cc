@@ -219,7 +219,9 @@ void Server::WatchDrain() {
     const config::Server& settings = fleet_->config->server;
     const MonoTime passed = loop_->now() - drain_began_;
     const uint32_t requests = totals_.requests.load(std::memory_order_relaxed);
-    const bool idle = requests == 0 && passed >= 2 * kDrainTick;
+    // Answers that are done may still be on their way to slow clients.
+    const bool idle = requests == 0 && std::all_of(workers_.begin(), workers_.end(),
+                                                   [](const auto& worker) { return worker->busy() == 0; });
     if (idle || passed >= ToMicros(settings.drain_stream_timeout)) {
       if (!idle) LogWarn("drain: {} requests are cut after {}", requests,
                          absl::FormatDuration(settings.drain_stream_timeout));

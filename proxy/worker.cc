@@ -56,6 +56,7 @@ void Worker::SetSnapshot(std::shared_ptr<Snapshot> snapshot) {
 }
 
 void Worker::Drain() {
+  busy_.store(1, std::memory_order_relaxed);  // Until the worker has looked.
   loop_->Post([this] {
     context_->draining = true;
     listeners_.clear();
