@@ -114,6 +114,7 @@ class ConnPool {
 
   size_t open() const { return conns_.size(); }
   size_t idle() const { return idle_.size(); }
+  bool in_use() const { return open() > idle() || !dialing_.empty(); }
   const Backend& backend() const { return *backend_; }
 
  private:

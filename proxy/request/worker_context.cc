@@ -67,7 +67,7 @@ void WorkerContext::DropConnectionsOutside(const Fleet& fleet) {
                          [&](const auto& backend) { return backend->id == it->first; });
     });
     // Requests that still run there keep their pool until a later look.
-    if (named || it->second->open() > it->second->idle()) {
+    if (named || it->second->in_use()) {
       ++it;
     } else {
       turn.Bury(std::move(it->second));
