@@ -96,6 +96,11 @@ void Flight::Abandon() {
   for (const auto& wake : wakes) wake();
 }
 
+void Flight::OnDeserted(std::function<void()> wake) {
+  std::lock_guard lock(mutex_);
+  deserted_ = std::move(wake);
+}
+
 bool Flight::has_readers() const {
   std::lock_guard lock(mutex_);
   return !readers_.empty();
@@ -161,6 +166,7 @@ FlightReader::~FlightReader() {
     const bool was_to_lead = reader->promoted;
     flight_->readers_.erase(flight_->readers_.begin() + (reader - flight_->readers_.data()));
     if (was_to_lead) flight_->PromoteOrFail(wakes);
+    if (flight_->readers_.empty() && flight_->deserted_) wakes.push_back(flight_->deserted_);
   }
   for (const auto& wake : wakes) wake();
 }

@@ -44,6 +44,10 @@ class Flight {
   // reader, or later, the flight fails.
   void Abandon();
 
+  // `wake` is called when the last reader leaves, from any thread; it must only
+  // post to the leader's own loop. For a leader whose own client has left.
+  void OnDeserted(std::function<void()> wake);
+
   bool has_readers() const;
   bool over_limit() const;
   State state() const;
@@ -85,6 +89,7 @@ class Flight {
   size_t bytes_ = 0;              // Of the whole answer so far.
   bool over_limit_ = false;
   std::vector<Reader> readers_;   // In order of joining.
+  std::function<void()> deserted_;
   uint64_t next_id_ = 1;
 };
 

@@ -77,6 +77,7 @@ void Exchange::Start(Session& session, MessageId id, RequestHead& head) {
   start_ = context_.loop.now();
   phase_ = Phase::kBody;
   if (context_.access_log != nullptr) client_.assign(session.peer());
+  request_complete_ = head_.framing == Framing::kNone;
   SetRequestId();
   DropHopByHop(head_.headers);
   if (!Admit() || AnswerLocally()) return;
@@ -187,6 +188,7 @@ void Exchange::OnRequestEnd() {
 
 void Exchange::OnBodyWhole() {
   deadline_.Clear();
+  context_.peeker.SetDepthMax(snapshot_->server().limits.json_depth);
   const absl::StatusOr<PeekedRequest> peeked = context_.peeker.Peek(body_);
   if (!peeked.ok()) return Fail(ReplyCode::kBadRequest, S(peeked.status().message()));
   model_storage_.assign(peeked->model.substr(0, 256));
@@ -245,10 +247,11 @@ void Exchange::Fail(ReplyCode code, std::string_view message, std::string_view p
   EndAttempt(Outcome::kClientLeft);  // Whoever knew better has ended it already.
   LeaveConnection();
   if (session_ != nullptr && head_sent_) {
+    const bool stuck = code == ReplyCode::kRequestTimeout;
     if (events_) session_->WriteBody(id_, field_.assign(ErrorEvent(code, message)));
     Session* const session = std::exchange(session_, nullptr);
     Finish();
-    session->Cut();
+    session->Cut(stuck);
     return;
   }
   if (session_ != nullptr) {
@@ -296,11 +299,10 @@ void Exchange::Reply(uint16_t status, std::string_view body, std::span<const Hea
 void Exchange::OnClientGone(std::unique_ptr<Exchange> self) {
   session_ = nullptr;
   if (phase_ == Phase::kDone) return;
-  if (flight_ != nullptr && flight_->has_readers() && phase_ >= Phase::kConnecting) {
+  const bool sent = phase_ == Phase::kAwaiting || phase_ == Phase::kRelaying;
+  if (sent && flight_ != nullptr && flight_->has_readers()) {
     context_.orphans.push_back(std::move(self));
-    // The head's views die with the session, so this try is the last one.
-    head_ = {};
-    return;
+    return LeadAlone();
   }
   flag_ = "client_gone";
   (pool_ == nullptr ? context_.no_pool : pool_->cells).AddFlag(Flag::kDC);
@@ -388,6 +390,7 @@ void Exchange::Clear() {
   tried_count_ = 0;
   tries_ = {};
   attempts_ = prompt_tokens_ = 0;
+  unsent_ = 0;
   cache_use_ = CacheUse::kNone;
   inference_ = stream_ = deterministic_ = request_complete_ = body_streamed_ = head_sent_ = false;
   events_ = first_token_seen_ = answer_paused_ = fresh_ = stale_retried_ = false;
@@ -403,11 +406,25 @@ void Exchange::OnDeadline(void* self) {
   exchange.OnTimeout();
 }
 
+void Exchange::BodyStopped() {
+  (pool_ == nullptr ? context_.no_pool : pool_->cells).AddTimeout(TimeoutKind::kRequestBody);
+  Fail(ReplyCode::kRequestTimeout, "the request's body stopped arriving");
+}
+
+// A client that takes nothing of its answer: no fault of the backend.
+void Exchange::CheckClient() {
+  const size_t unsent = session_->unsent();
+  if (std::exchange(unsent_, unsent) != unsent) {
+    return deadline_.Set(context_.loop.now() + pool_->idle_timeout);
+  }
+  pool_->cells.AddFlag(Flag::kDC);
+  EndAttempt(Outcome::kClientLeft);
+  Fail(ReplyCode::kRequestTimeout, "the client stopped reading its answer");
+}
+
 void Exchange::OnTimeout() {
   switch (phase_) {
-    case Phase::kBody:
-      (pool_ == nullptr ? context_.no_pool : pool_->cells).AddTimeout(TimeoutKind::kRequestBody);
-      return Fail(ReplyCode::kRequestTimeout, "the request's body stopped arriving");
+    case Phase::kBody: return BodyStopped();
     case Phase::kQueued:
       pool_->cells.AddTimeout(TimeoutKind::kQueue);
       return Fail(ReplyCode::kQueueFull,
@@ -416,12 +433,22 @@ void Exchange::OnTimeout() {
                   {}, kSecond);
     case Phase::kAwaiting: return CheckAwaiting();
     case Phase::kRelaying:
-      if (events_ && !first_token_seen_ && context_.loop.now() < limit_) return deadline_.Set(limit_);
+      if (answer_paused_ && session_ != nullptr) return CheckClient();
+      if (events_ && !first_token_seen_) {
+        pool_->cells.AddTimeout(TimeoutKind::kFirstToken);
+        EndAttempt(Outcome::kFault);
+        return Fail(ReplyCode::kFirstTokenTimeout,
+                    fmt::format("backend {} sent no token within {}", backend_name_,
+                                absl::FormatDuration(pool_->settings.timeouts.first_token)));
+      }
       pool_->cells.AddTimeout(TimeoutKind::kIdle);
       EndAttempt(Outcome::kFault);
       return Fail(ReplyCode::kIdleTimeout,
                   fmt::format("backend {} sent nothing more of its answer for {}", backend_name_,
                               absl::FormatDuration(pool_->settings.timeouts.idle)));
+    case Phase::kFollowing:
+      if (session_ != nullptr) CheckClient();
+      return;
     default: return;
   }
 }

@@ -86,6 +86,8 @@ class Exchange final : public BackendConn::User {
   void Record();
   static void OnDeadline(void* self);
   void OnTimeout();
+  void BodyStopped();
+  void CheckClient();
 
   // exchange_backend.cc: choosing a backend and relaying its answer
   void Dispatch();
@@ -106,12 +108,14 @@ class Exchange final : public BackendConn::User {
   void AwaitAnswer();
   void CheckAwaiting();
   bool answer_sent() const { return head_sent_; }
-  bool body_kept() const { return inference_ || (!body_streamed_ && request_complete_); }
+  bool body_kept() const { return inference_ || !body_streamed_; }
 
   // exchange_cache.cc: results shared with other requests
   bool UseCache();                    // True: the answer comes from there.
   bool Follow(std::shared_ptr<Flight> flight);
   void OnFollow();
+  void LeadAlone();
+  void OnDeserted();
   void LeadFlight();
   void CloseFlight(bool complete);
   void AddCacheStatus(std::array<Header, 12>& extra, size_t& count);
@@ -143,6 +147,7 @@ class Exchange final : public BackendConn::User {
   size_t tried_count_ = 0;
   Tries tries_;
   uint32_t attempts_ = 0;
+  size_t unsent_ = 0;                 // To the client, when it was last looked at.
   Phase phase_ = Phase::kDone;
   CacheUse cache_use_ = CacheUse::kNone;
   std::string_view cache_detail_;

@@ -156,6 +156,7 @@ void Exchange::SendRequest() {
     conn_->WriteEnd();
     AwaitAnswer();
   } else {
+    deadline_.Set(sent_ + ToMicros(snapshot_->server().request_body_idle_timeout));
     session_->ResumeBody();
   }
 }
@@ -169,12 +170,15 @@ void Exchange::AwaitAnswer() {
 // While an answer is awaited: is the backend still there?
 void Exchange::CheckAwaiting() {
   const MonoTime now = context_.loop.now();
+  if (!request_complete_) {  // A body that streams through: who does not move?
+    if (!conn_->above_mark()) return BodyStopped();
+    limit_ = now;
+  }
   const Backend& backend = *attempt_.backend();
   const bool late = now >= limit_;
   if (!late && !(body_kept() && backend.state.health() >= Health::kUnhealthy)) {
     return deadline_.Set(std::min(limit_, now + kLookInterval));
   }
-  if (!request_complete_ && !late) return deadline_.Set(now + kLookInterval);
   if (late) pool_->cells.AddTimeout(TimeoutKind::kFirstToken);
   const bool suspect = PoolTable::Suspect(backend);
   Failure failure{ReplyCode::kFirstTokenTimeout,
@@ -281,6 +285,11 @@ void Exchange::OnAnswerHead(ResponseHead& head) {
   const bool busy = head.status == 429 || (head.status == 503 && retry_after != nullptr);
   if (busy && body_kept() && session_ != nullptr && tries_.busy < kBusyMax) {
     return OnBusy(retry_after == nullptr ? 0 : ParseRetryAfter(retry_after->value));
+  }
+  if (session_ == nullptr && (busy || head.status >= 500)) {
+    EndAttempt(busy ? Outcome::kBusy : Outcome::kFault);
+    LeaveConnection();
+    return Finish();
   }
   const bool gateway_error = head.status == 502 || head.status == 503 || head.status == 504;
   if (gateway_error && !busy && body_kept() && session_ != nullptr) {
@@ -440,6 +449,7 @@ void Exchange::OnClientWritable() {
   if (phase_ == Phase::kFollowing) return OnFollow();
   if (answer_paused_ && conn_ != nullptr) {
     answer_paused_ = false;
+    deadline_.Set(context_.loop.now() + pool_->idle_timeout);
     conn_->ResumeAnswer();
   }
 }
@@ -450,9 +460,12 @@ void Exchange::FirstToken() {
   if (attempt_.begun()) pool_->table.FirstToken(attempt_, first_token_at_);
 }
 
-void Exchange::OnAnswerEnd(std::span<Header>) {
+void Exchange::OnAnswerEnd(std::span<Header> trailers) {
   conn_ = nullptr;  // It has gone back to its pool.
   if (phase_ == Phase::kDone) return;
+  if (const Header* report = Find(trailers, KnownHeader::kEndpointLoadMetrics); report && attempt_.begun()) {
+    pool_->table.Report(*attempt_.backend(), report->value, context_.loop.now());
+  }
   if (held_head_.held || !held_event_.empty()) {
     // An answer that ends inside an event, or before its first, is passed on as it is.
     if (held_head_.held) {

@@ -84,11 +84,17 @@ bool Exchange::Follow(std::shared_ptr<Flight> flight) {
 }
 
 void Exchange::OnFollow() {
+  deadline_.Clear();
   while (phase_ == Phase::kFollowing && session_ != nullptr && !session_->above_mark()) {
     FlightReader::Step step = reader_->Read(kFollowBytes);
     if (step.promoted) return LeadFlight();
     if (step.state == Flight::State::kFailed && !head_sent_) {
-      return Fail(ReplyCode::kBackendReset, "the identical request that this one had joined failed");
+      // The answer broke off, but not for this client: it asks for itself.
+      reader_.reset();
+      cache_use_ = CacheUse::kBypass;
+      cache_detail_ = "shared-answer-failed";
+      phase_ = Phase::kConnecting;
+      return Dispatch();
     }
     if (!head_sent_ && step.state != Flight::State::kWaiting) {
       const std::string type = reader_->flight()->content_type();
@@ -123,6 +129,10 @@ void Exchange::OnFollow() {
     }
     return;
   }
+  // Stopped because the client does not read.
+  if (phase_ == Phase::kFollowing && session_ != nullptr) {
+    deadline_.Set(context_.loop.now() + pool_->idle_timeout);
+  }
 }
 
 // The one that led failed before the first byte, and this one came first.
@@ -132,6 +142,33 @@ void Exchange::LeadFlight() {
   reader_.reset();
   phase_ = Phase::kConnecting;
   Dispatch();
+}
+
+// The client has left; the answer goes on for those who follow it. The head's
+// views die with the session, so this try is the last one: if it fails before its
+// answer, one of the readers leads.
+void Exchange::LeadAlone() {
+  head_ = {};
+  answer_paused_ = false;
+  if (conn_ != nullptr) conn_->ResumeAnswer();
+  wake_ = std::make_shared<Exchange*>(this);
+  WorkerContext& context = context_;
+  const auto deserted = [&context, wake = wake_] {
+    context.loop.Post([&context, wake] {
+      Turn::Scope scope(context.turn);
+      if (*wake != nullptr) (*wake)->OnDeserted();
+    });
+  };
+  flight_->OnDeserted(deserted);
+  if (!flight_->has_readers()) deserted();  // They left in between.
+}
+
+// Nobody is left to read this answer.
+void Exchange::OnDeserted() {
+  if (flight_ == nullptr || flight_->has_readers()) return;
+  EndAttempt(Outcome::kClientLeft);
+  LeaveConnection();
+  Finish();
 }
 
 void Exchange::CloseFlight(bool complete) {

@@ -205,7 +205,7 @@ void AppendValue(const element& value, size_t number, const NumberSpellings& spe
 
 struct Peeker::State {
   explicit State(uint32_t depth) : depth_max(depth) {}
-  const uint32_t depth_max;
+  uint32_t depth_max;
   simdjson::dom::parser parser;
   std::string padded;                    // The body with simdjson's padding behind it.
   size_t size = 0;
@@ -215,6 +215,8 @@ struct Peeker::State {
 
 Peeker::Peeker(uint32_t depth_max) : state_(std::make_unique<State>(depth_max)) {}
 Peeker::~Peeker() = default;
+
+void Peeker::SetDepthMax(uint32_t depth_max) { state_->depth_max = depth_max; }
 
 absl::StatusOr<PeekedRequest> Peeker::Peek(std::string_view body) {
   State& state = *state_;

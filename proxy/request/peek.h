@@ -39,6 +39,8 @@ class Peeker {
   explicit Peeker(uint32_t depth_max);
   ~Peeker();
 
+  void SetDepthMax(uint32_t depth_max);
+
   // `body` needs no padding. Errors: InvalidArgument, fit for a 400.
   absl::StatusOr<PeekedRequest> Peek(std::string_view body);
 

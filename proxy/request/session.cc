@@ -11,6 +11,9 @@ namespace {
 // How long a closing connection still reads, so that the client gets our last
 // answer before the kernel answers its late bytes with a reset.
 constexpr MonoTime kLingerTime = 2 * kSecond;
+// How long the last bytes of a broken answer have until the reset, which would
+// overtake them.
+constexpr MonoTime kCutTime = 200 * kMillisecond;
 
 CodecLimits LimitsOf(const config::Limits& limits) {
   CodecLimits out;
@@ -65,13 +68,16 @@ void Session::WriteBody(MessageId id, std::string_view data) {
 
 void Session::WriteEnd(MessageId id) { codec_->WriteEnd(writer_.out(), id); }
 
-void Session::Cut() {
-  // What the client was promised so far (an error event, say) is still sent if
-  // the kernel takes it at once; the end that would make it look whole is not.
+void Session::Cut(bool at_once) {
   writer_.Flush();
-  stream_->Reset();
   if (exchange_ != nullptr) context_.Recycle(std::move(exchange_));
-  Close();
+  if (at_once) {
+    stream_->Reset();
+    return Close();
+  }
+  // No shutdown: some clients take an early end of a chunked answer for its end.
+  cut_ = true;
+  BeginLinger();
 }
 
 void Session::CloseAfterAnswer() { close_after_answer_ = true; }
@@ -189,16 +195,37 @@ void Session::AfterExchange() {
   Consume(pending);
 }
 
+MonoTime Session::linger_time() const { return cut_ ? kCutTime : kLingerTime; }
+
 void Session::SetIdleDeadline() {
   header_timer_ = false;
   deadline_.Set(context_.loop.now() + ToMicros(context_.snapshot->server().keep_alive_timeout));
 }
 
 void Session::Linger() {
-  state_ = State::kLingering;
   stream_->Shutdown();
+  BeginLinger();
+}
+
+void Session::BeginLinger() {
+  state_ = State::kLingering;
   stream_->Resume();
-  deadline_.Set(context_.loop.now() + kLingerTime);
+  unsent_ = stream_->buffered();
+  moved_ = context_.loop.now();
+  deadline_.Set(moved_ + linger_time());
+}
+
+// A slow client may still take the rest of its answer; one that takes nothing for
+// as long as an idle connection may last does not hold it for ever.
+bool Session::StillSending() {
+  const MonoTime now = context_.loop.now();
+  const size_t unsent = stream_->buffered();
+  if (std::exchange(unsent_, unsent) != unsent) moved_ = now;
+  const MonoTime patience =
+      unsent == 0 ? linger_time() : ToMicros(context_.snapshot->server().keep_alive_timeout);
+  if (now - moved_ >= patience) return false;
+  deadline_.Set(now + linger_time());
+  return true;
 }
 
 void Session::Drain() {
@@ -226,6 +253,8 @@ void Session::OnDeadline(void* self) {
                              "the request's header fields did not arrive in time"});
     return;
   }
+  if (session.state_ == State::kLingering && session.StillSending()) return;
+  if (session.cut_) session.stream_->Reset();
   if (session.state_ == State::kOpen) session.context_.no_pool.AddTimeout(TimeoutKind::kKeepAlive);
   session.Close();
 }

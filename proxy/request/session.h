@@ -35,13 +35,15 @@ class Session final : public StreamReceiver, public CodecReceiver {
   void WriteContinue(MessageId id);
   void WriteBody(MessageId id, std::string_view data);
   void WriteEnd(MessageId id);
-  // Cuts the answer so that the client sees that it is not whole, and closes.
+  // Cuts the answer so that every client sees that it is not whole: by a reset, as
+  // soon as what was said so far has had the time to arrive (`at_once`: now).
   // REQUIRES: the exchange has finished.
-  void Cut();
+  void Cut(bool at_once);
   // No request follows on this connection; the current answer says so.
   void CloseAfterAnswer();
   void PauseBody();
   void ResumeBody();
+  size_t unsent() const { return writer_.pending(); }
   bool above_mark() const { return writer_.pending() > stream_->high_mark(); }
   std::string_view peer() const { return stream_->peer(); }
   bool debug_headers() const { return debug_headers_; }
@@ -69,6 +71,9 @@ class Session final : public StreamReceiver, public CodecReceiver {
   void Consume(std::string_view data);
   void AfterExchange();
   void Linger();
+  void BeginLinger();
+  bool StillSending();
+  MonoTime linger_time() const;
   void SetIdleDeadline();
   static void OnDeadline(void* self);
 
@@ -86,7 +91,10 @@ class Session final : public StreamReceiver, public CodecReceiver {
   bool reading_ = true;
   bool header_timer_ = false;
   bool close_after_answer_ = false;
-  size_t index_ = 0;  // In the set.
+  bool cut_ = false;             // The end of lingering is a reset.
+  size_t unsent_ = 0;            // While lingering, when it was last looked at.
+  MonoTime moved_ = 0;           // While lingering: when the client last took something.
+  size_t index_ = 0;             // In the set.
 };
 
 // The sessions of one worker.
