@@ -102,7 +102,7 @@ class Request:
     def hang(self, seconds=60):
         """Says nothing more until the client leaves or the backend is closed."""
         self._socket.settimeout(seconds)
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(OSError):
             while self._socket.recv(65536):
                 pass
         raise Gone

@@ -1,0 +1,596 @@
+"""HTTP/1 as a real proxy speaks it, byte by byte: connections, bodies of any size
+under back pressure, framing that is refused, event streams, routes, keys, limits."""
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import socket
+import threading
+import time
+
+from tests.support.fake_backend import FakeBackend
+from tests.support.stack import StackTest, chat, main, wait_until
+
+POLICY = """\
+version: v1
+server:
+  listeners: [{address: {listen}, debug_headers: true}]
+  admin: {address: {admin}}
+  workers: 2
+%spools:
+  - name: lexicon
+    models: [lexicon-5m]
+    backends: {backends}
+    health_check: {enabled: false}
+    load_reports: {push: false}
+    circuit_breaker: {enabled: false}
+"""
+
+CHAT = json.dumps(chat("hello?")).encode()
+POST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(CHAT) + CHAT
+
+
+class HttpTest(StackTest):
+    def start(self, script=None, server="", policy=POLICY, **more):
+        self.backend = FakeBackend(script)
+        self.addCleanup(self.backend.close)
+        self.proxy = self.stack(engines=0, policy=policy % server if "%s" in policy else policy,
+                                backends=[self.backend.address], **more)
+        return self.proxy
+
+    def memory(self):
+        with open(f"/proc/{self.proxy.proxy.pid}/status", encoding="ascii") as status:
+            for line in status:
+                if line.startswith("VmRSS:"):
+                    return int(line.split()[1]) * 1024
+        return 0
+
+
+class ConnectionTest(HttpTest):
+    def test_requests_share_a_connection_and_answers_keep_their_order(self):
+        def answer(request):
+            time.sleep(0.05 if "slow" in request.path else 0)
+            request.answer(200, request.path.encode())
+        self.start(answer)
+        with self.proxy.raw() as connection:
+            paths = [b"/slow/0", b"/1", b"/slow/2", b"/v1/models", b"/4"]
+            connection.send(b"".join(b"GET %s HTTP/1.1\r\nhost: a\r\n\r\n" % path for path in paths))
+            for path in paths:
+                answer = connection.read_answer()
+                self.assertEqual(answer.status, 200)
+                self.assertIn(answer.body if path != b"/v1/models" else path, path)
+            # And posts, one of them wrong in a way that leaves the framing alone.
+            connection.send(POST + b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}" + POST)
+            self.assertEqual([connection.read_answer().status for _ in range(3)], [200, 400, 200])
+        self.assertLessEqual(self.backend.connections, 2)
+
+    def test_a_hundred_pipelined_requests(self):
+        self.start()
+        with self.proxy.raw() as connection:
+            connection.send(b"".join(b"GET /%d HTTP/1.1\r\nhost: a\r\nx-request-id: n%d\r\n\r\n" % (n, n)
+                                     for n in range(100)))
+            for number in range(100):
+                self.assertEqual(connection.read_answer().header("x-request-id"), f"n{number}")
+        self.assertEqual([request.path for request in self.backend.requests], [f"/{n}" for n in range(100)])
+
+    def test_a_byte_at_a_time_is_the_same(self):
+        self.start()
+        with self.proxy.raw() as connection:
+            for byte in POST:
+                connection.send(bytes([byte]))
+            self.assertEqual(connection.read_answer().status, 200)
+        self.assertEqual(self.backend.requests[0].body, CHAT)
+
+    def test_connection_close_and_old_clients(self):
+        self.start(lambda request: request.answer(200, b"ok"))
+        for head, kept in [(b"GET /a HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", False),
+                           (b"GET /a HTTP/1.0\r\n\r\n", False),
+                           (b"GET /a HTTP/1.0\r\nconnection: keep-alive\r\n\r\n", True)]:
+            with self.proxy.raw() as connection:
+                connection.send(head)
+                answer = connection.read_answer()
+                self.assertEqual((answer.status, answer.body), (200, b"ok"))
+                if kept:
+                    connection.send(head)
+                    self.assertEqual(connection.read_answer().status, 200)
+                else:
+                    self.assertEqual(connection.read_to_end(), b"")
+
+    def test_an_old_client_gets_a_chunked_answer_by_its_end(self):
+        self.start(lambda request: request.stream("one"))
+        with self.proxy.raw() as connection:
+            connection.send(b"POST /v1/chat/completions HTTP/1.0\r\ncontent-length: %d\r\n\r\n%s" % (len(CHAT), CHAT))
+            head = connection.read_until(b"\r\n\r\n")
+            self.assertNotIn(b"transfer-encoding", head.lower())
+            self.assertTrue(connection.read_to_end().endswith(b"data: [DONE]\n\n"))
+
+    def test_continue_comes_before_the_body(self):
+        self.start()
+        for path in (b"/v1/chat/completions", b"/other"):
+            with self.proxy.raw() as connection:
+                connection.send(b"POST %s HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: %d\r\n\r\n"
+                                % (path, len(CHAT)))
+                self.assertTrue(connection.read_until(b"\r\n\r\n").startswith(b"HTTP/1.1 100 "))
+                connection.send(CHAT)
+                self.assertEqual(connection.read_answer().status, 200)
+            self.assertNotIn("expect", self.backend.requests[-1].headers)
+        with self.proxy.raw() as connection:
+            connection.send(b"POST /x HTTP/1.1\r\nhost: a\r\nexpect: 200-maybe\r\ncontent-length: 5\r\n\r\n")
+            self.assertEqual(connection.read_answer().status, 417)
+
+    def test_answers_without_a_body(self):
+        def answer(request):
+            status = {"/204": 204, "/304": 304}.get(request.path, 200)
+            request.send(b"HTTP/1.1 %d X\r\n%s\r\n" % (status, b"content-length: 1000\r\n" if status != 204 else b""))
+        self.start(answer)
+        with self.proxy.raw() as connection:
+            for method, path, status in [(b"HEAD", b"/", 200), (b"GET", b"/204", 204), (b"GET", b"/304", 304),
+                                         (b"HEAD", b"/", 200)]:
+                connection.send(b"%s %s HTTP/1.1\r\nhost: a\r\n\r\n" % (method, path))
+                head = connection.read_until(b"\r\n\r\n")
+                self.assertTrue(head.startswith(b"HTTP/1.1 %d " % status), head)
+                if method == b"HEAD":
+                    self.assertIn(b"content-length: 1000", head.lower())
+        self.assertEqual(self.backend.connections, 1)
+
+    def test_half_a_close_is_not_a_whole_one(self):
+        self.start(lambda request: (time.sleep(0.2), request.answer(200, b"ok")))
+        with self.proxy.raw() as connection:
+            connection.send(b"GET /a HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            connection.socket.shutdown(socket.SHUT_WR)
+            data = connection.read_to_end()
+        if data:  # A proxy may take either for the client's end; ours must not crash or mix.
+            self.assertTrue(data.endswith(b"ok"))
+        self.assertEqual(self.proxy.request("GET", "/b").status, 200)
+
+    def test_ipv6_and_names(self):
+        probe = socket.socket(socket.AF_INET6)
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            self.skipTest("no IPv6 on this machine")
+        finally:
+            probe.close()
+        six = FakeBackend(host="::1")
+        self.addCleanup(six.close)
+        stack = self.stack(engines=0, policy=POLICY % "", backends=[six.address], start=False)
+        port = stack.proxy_address.rsplit(":", 1)[1]
+        with open(stack.policy_file, encoding="utf-8") as file:
+            text = file.read()
+        stack.proxy_address = f"[::1]:{port}"
+        stack.write_policy(text.replace(f"127.0.0.1:{port}", f"'[::1]:{port}'"))
+        stack.start_proxy()
+        self.assertEqual(stack.request("GET", "/a").status, 200)
+        self.assertEqual(len(six.requests), 1)
+
+    def test_a_backend_by_name(self):
+        backend = FakeBackend()
+        self.addCleanup(backend.close)
+        stack = self.stack(engines=0, policy=POLICY % "", backends=[f"localhost:{backend.port}"])
+        wait_until(lambda: stack.request("GET", "/a").status == 200, "the name is resolved", 10)
+
+
+class BodyTest(HttpTest):
+    SIZES = [0, 1, 4095, 65536, 65537, 1_000_003, 10_000_000]
+
+    def test_request_bodies_of_every_size_and_framing(self):
+        digests = []
+
+        def digest(request):
+            request.answer(200, hashlib.sha256(request.read_body()).hexdigest().encode())
+        self.start(digest)
+        self.backend.read_bodies = False
+        with contextlib.closing(http.client.HTTPConnection(*self.proxy.proxy_address.split(":"), timeout=60)) as client:
+            for size in self.SIZES:
+                body = os.urandom(min(size, 65521)) * (size // 65521 + 1)
+                body = body[:size]
+                for pieces in (None, [body[i:i + 50_000] for i in range(0, size, 50_000)]):
+                    if pieces is None:
+                        client.request("POST", "/upload", body)
+                    else:
+                        client.request("POST", "/upload", iter(pieces), encode_chunked=True,
+                                       headers={"transfer-encoding": "chunked"})
+                    answer = client.getresponse()
+                    self.assertEqual(answer.read().decode(), hashlib.sha256(body).hexdigest(), size)
+        self.assertLess(self.memory(), 200 << 20)
+
+    def test_answers_of_every_size_and_framing(self):
+        piece = os.urandom(65521)
+
+        def answer(request):
+            size, framing = int(request.path.split("/")[1]), request.path.split("/")[2]
+            body = (piece * (size // len(piece) + 1))[:size]
+            if framing == "length":
+                request.answer(200, body)
+            elif framing == "chunked":
+                request.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+                for at in range(0, size, 70_000):
+                    request.chunk(body[at:at + 70_000])
+                request.send(b"0\r\n\r\n")
+            else:
+                request.send(b"HTTP/1.1 200 OK\r\n\r\n" + body)
+                request.close = True
+        self.start(answer)
+        with contextlib.closing(http.client.HTTPConnection(*self.proxy.proxy_address.split(":"), timeout=60)) as client:
+            for size in self.SIZES:
+                expected = (piece * (size // len(piece) + 1))[:size]
+                for framing in ("length", "chunked", "close"):
+                    client.request("GET", f"/{size}/{framing}")
+                    self.assertEqual(hashlib.sha256(client.getresponse().read()).digest(),
+                                     hashlib.sha256(expected).digest(), (size, framing))
+
+    def test_a_slow_reader_holds_the_backend_not_our_memory(self):
+        total = 30_000_000
+        sent = []
+
+        def answer(request):
+            request.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % total)
+            piece = b"x" * 50_000
+            for _ in range(total // len(piece)):
+                request.send(piece)
+                sent.append(len(piece))
+        self.start(answer)
+        before = self.memory()
+        readers = []
+        with contextlib.ExitStack() as stack:
+            for _ in range(4):
+                reader = stack.enter_context(self.proxy.raw(30))
+                reader.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+                reader.send(b"GET /big HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+                readers.append(reader)
+            wait_until(lambda: len(self.backend.requests) == 4, "all are answered")
+            time.sleep(2.5)
+            self.assertLess(sum(sent), 4 * total)
+            self.assertLess(self.memory() - before, 16 << 20)
+            # Whoever reads on gets it all, whatever the pause, close or not.
+            reader = readers[0]
+            reader.read_until(b"\r\n\r\n")
+            self.assertEqual(len(reader.read_to_end()), total)
+
+    def test_the_end_of_an_answer_waits_for_a_slow_reader(self):
+        # Small enough for the buffers on the way, so that the backend is long done.
+        total = 3_000_000
+        self.start(lambda request: request.answer(200, b"x" * total))
+        with self.proxy.raw(30) as reader:
+            reader.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            reader.send(b"GET /big HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            time.sleep(4)
+            reader.read_until(b"\r\n\r\n")
+            self.assertEqual(len(reader.read_to_end()), total)
+
+    def test_a_slow_backend_holds_the_client(self):
+        total, go_on = 20_000_000, threading.Event()
+
+        def slow(request):
+            go_on.wait(20)
+            request.answer(200, str(len(request.read_body())).encode())
+        self.start(slow)
+        self.backend.read_bodies = False
+        before = self.memory()
+        with self.proxy.raw(30) as connection:
+            connection.socket.setblocking(False)
+            connection.socket.send(b"POST /up HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % total)
+            sent, piece, end = 0, b"x" * 100_000, time.monotonic() + 1.5
+            while sent < total and time.monotonic() < end:
+                with contextlib.suppress(BlockingIOError):
+                    sent += connection.socket.send(piece[:total - sent])
+            self.assertLess(sent, total)
+            self.assertLess(self.memory() - before, 16 << 20)
+            go_on.set()
+            connection.socket.settimeout(30)
+            while sent < total:
+                sent += connection.socket.send(piece[:total - sent])
+            self.assertEqual(connection.read_answer().body, str(total).encode())
+
+    def test_an_early_answer_ends_the_upload(self):
+        self.start(lambda request: request.answer(413, {}))
+        self.backend.read_bodies = False
+        with self.proxy.raw() as connection:
+            connection.send(b"POST /up HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\nsome")
+            self.assertEqual(connection.read_answer().status, 413)
+            self.assertEqual(connection.read_to_end(), b"")
+
+
+class FramingTest(HttpTest):
+    REFUSED = {
+        b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n": 400,
+        b"transfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n": 400,
+        b"content-length: 5\r\ncontent-length: 5\r\n\r\nhello": 400,
+        b"content-length: 5\r\ncontent-length: 6\r\n\r\nhello": 400,
+        b"content-length: 5,5\r\n\r\nhello": 400,
+        b"content-length: +5\r\n\r\nhello": 400,
+        b"content-length: -5\r\n\r\nhello": 400,
+        b"content-length: 0x5\r\n\r\nhello": 400,
+        b"content-length: 5 5\r\n\r\nhello": 400,
+        b"content-length:\r\n\r\nhello": 400,
+        b"content-length: 18446744073709551621\r\n\r\nhello": 400,
+        b"transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n": 400,
+        b"transfer-encoding: chunked, chunked\r\n\r\n0\r\n\r\n": 400,
+        b"transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n": 501,
+        b"transfer-encoding: xchunked\r\n\r\n0\r\n\r\n": 501,
+        b"transfer-encoding: \x0bchunked\r\n\r\n0\r\n\r\n": 400,
+        b"transfer-encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n": 400,
+        b"transfer-encoding: chunked\r\n\r\n-1\r\nhello\r\n0\r\n\r\n": 400,
+        b"transfer-encoding: chunked\r\n\r\n5 \r\nhello\r\n0\r\n\r\n": 400,
+        b"transfer-encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n": 400,
+        b"transfer-encoding: chunked\r\n\r\n5\r\nhelloXX0\r\n\r\n": 400,
+        b"transfer-encoding: chunked\r\n\r\n12345678123456781\r\nhello": 400,
+        b"transfer-encoding : chunked\r\n\r\n0\r\n\r\n": 400,
+        b"x: a\r\n  folded\r\n\r\n": 400,
+        b" x: a\r\n\r\n": 400,
+        b"x: a\ny: b\r\n\r\n": 400,
+        b"x: a\rb\r\n\r\n": 400,
+        b"x: a\0b\r\n\r\n": 400,
+        b"no colon\r\n\r\n": 400,
+        b": empty\r\n\r\n": 400,
+        b"na me: a\r\n\r\n": 400,
+        b"host: b\r\n\r\n": 400,
+        b"x: " + b"y" * 70_000 + b"\r\n\r\n": 431,
+        b"x: y\r\n" * 101 + b"\r\n": 431,
+    }
+    LINES = {
+        b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nhost: a\r\n\r\n": 414,
+        b"GET / HTTP/1.2\r\nhost: a\r\n\r\n": 505,
+        b"GET / HTTP/2.0\r\nhost: a\r\n\r\n": 505,
+        b"GET /\r\nhost: a\r\n\r\n": 505,
+        b"G\x01T / HTTP/1.1\r\nhost: a\r\n\r\n": 400,
+        b"GET / HTTP/1.1\r\n\r\n": 400,
+        b"GET /a b HTTP/1.1\r\nhost: a\r\n\r\n": 400,
+        b"POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n": 400,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n": 505,
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n": 400,
+    }
+
+    def refused(self, name, data, status):
+        with self.subTest(name), self.proxy.raw() as connection:
+            with contextlib.suppress(ConnectionError):
+                connection.send(data + b"GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n")
+            answer = connection.read_answer()
+            self.assertEqual(answer.status, status)
+            self.assertEqual(answer.header("connection").lower(), "close")
+            self.assertIn("message", answer.json()["error"])
+            self.assertEqual(connection.read_to_end(), b"")
+
+    def test_hostile_framing_is_refused_closed_and_never_forwarded(self):
+        self.start()
+        for data, status in self.REFUSED.items():
+            self.refused(data[:60], b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\n" + data, status)
+        for data, status in self.LINES.items():
+            self.refused(data[:60], data, status)
+        self.assertEqual([request.head[:80] for request in self.backend.requests], [])
+        self.assertGreater(self.proxy.metric("penstock_client_protocol_errors_total"), 30)
+        self.assertEqual(self.proxy.request("GET", "/still-here").status, 200)
+
+    def test_a_bad_body_is_refused_while_it_streams_through(self):
+        self.start()
+        self.backend.read_bodies = False
+        self.backend.script = lambda request: request.hang()
+        with self.proxy.raw() as connection:
+            connection.send(b"POST /up HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\nXX\r\n")
+            answer = connection.read_answer()
+            self.assertEqual(answer.status, 400)
+            self.assertEqual(connection.read_to_end(), b"")
+        self.assertTrue(self.backend.gone.wait(10), "the backend's connection is not used again")
+
+    def test_bytes_of_the_backend_that_nobody_asked_for_reach_nobody(self):
+        def two(request):
+            request.answer(200, b"mine")
+            if request.number == 1:
+                request.send(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nothers")
+        self.start(two)
+        for _ in range(6):
+            answer = self.proxy.request("GET", "/a")
+            self.assertEqual((answer.status, answer.body), (200, b"mine"))
+
+    def test_hop_by_hop_fields_stay_on_their_hop(self):
+        self.start(lambda request: request.answer(200, b"", {"keep-alive": "timeout=5", "x-kept": "yes",
+                                                             "proxy-authenticate": "no"}))
+        with self.proxy.raw() as connection:
+            connection.send(b"GET /a HTTP/1.1\r\nhost: a\r\nconnection: keep-alive, x-mine\r\nx-mine: 1\r\n"
+                            b"keep-alive: 5\r\nte: trailers\r\nupgrade: websocket\r\nx-end-to-end: 1\r\n\r\n")
+            answer = connection.read_answer()
+        self.assertEqual(answer.header("x-kept"), "yes")
+        self.assertEqual(answer.header("keep-alive"), "")
+        got = self.backend.requests[0].headers
+        self.assertEqual(got.get("x-end-to-end"), "1")
+        for name in ("keep-alive", "te", "upgrade", "x-mine"):
+            self.assertNotIn(name, got)
+
+
+class EventTest(HttpTest):
+    def test_events_pass_byte_for_byte(self):
+        stream = (b": ping\n\n" b"event: delta\nid: 9\nretry: 10\ndata: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n"
+                  b"data:no space\ndata: two lines\n\n" b"data: crlf\r\n\r\n" b"data: \xc3\xa9\n\n"
+                  b":\n\n" b"data: [DONE]\n\n" b": after the end\n\n")
+        for cut in (1, 2, 3, 7, 50, len(stream)):
+            def answer(request, cut=cut):
+                request.begin_events({"x-of": "the backend"})
+                for at in range(0, len(stream), cut):
+                    request.chunk(stream[at:at + cut])
+                request.send(b"0\r\n\r\n")
+            if cut == 1:
+                self.start(answer)
+            self.backend.script = answer
+            got = self.proxy.request("POST", "/v1/chat/completions", chat("hello?", stream=True))
+            self.assertEqual(got.body, stream, cut)
+            self.assertEqual(got.header("x-of"), "the backend")
+
+    def test_an_event_is_there_before_the_next_one_is_made(self):
+        turn = threading.Semaphore(0)
+
+        def answer(request):
+            request.begin_events()
+            for number in range(20):
+                request.token(str(number))
+                if not turn.acquire(timeout=10):
+                    return
+            request.end_events()
+        self.start(answer)
+        with contextlib.closing(self.proxy.stream("hello?")) as stream:
+            for number, token in enumerate(stream.tokens()):
+                self.assertEqual(token, str(number))
+                turn.release()
+            self.assertEqual(number, 19)
+
+    def test_an_event_beyond_the_limit_breaks_the_stream(self):
+        def answer(request):
+            request.begin_events()
+            request.token("a")
+            with contextlib.suppress(OSError):
+                for _ in range(40):
+                    request.chunk(b"x" * 4096)
+            request.hang()
+        self.start(answer, server="  limits: {event_bytes: 64KiB}\n")
+        body = b""
+        with self.proxy.raw() as connection:
+            data = json.dumps(chat("hello?", stream=True)).encode()
+            connection.send(b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n%s"
+                            % (len(data), data))
+            body = connection.read_to_end()
+        self.assertIn(b"backend_bad_answer", body)
+        self.assertNotIn(b"xxxx", body)
+        self.assertFalse(body.endswith(b"0\r\n\r\n"))
+
+    def test_backends_are_asked_for_plain_events(self):
+        self.start()
+        self.proxy.chat("hello?", headers={"accept-encoding": "br, gzip"})
+        self.proxy.request("GET", "/a", headers={"accept-encoding": "br"})
+        self.assertEqual(self.backend.requests[0].headers["accept-encoding"], "identity")
+        self.assertEqual(self.backend.requests[1].headers["accept-encoding"], "br")
+
+
+class RouteTest(HttpTest):
+    POLICY = """\
+version: v1
+server:
+  listeners: [{address: {listen}}]
+  admin: {address: {admin}}
+  workers: 1
+defaults: {health_check: {enabled: false}, load_reports: {push: false}}
+pools:
+  - {name: one, models: [{name: small, aliases: [tiny]}], backends: {backends}}
+  - {name: two, models: [large], backends: ["%(two)s"], auth: {mode: replace, key: "${TEST_KEY:-let-me-in}"}}
+  - {name: three, models: [secret], backends: ["%(two)s"], auth: {mode: require, keys_file: keys}}
+"""
+
+    def setUp(self):
+        self.two = FakeBackend()
+        self.addCleanup(self.two.close)
+        self.backend = FakeBackend()
+        self.addCleanup(self.backend.close)
+        self.proxy = self.stack(engines=0, policy=self.POLICY.replace("%(two)s", self.two.address),
+                                backends=[self.backend.address], start=False)
+        with open(os.path.join(self.proxy.folder, "keys"), "w", encoding="ascii") as keys:
+            keys.write("# who may\nalpha\nbeta\n")
+        self.proxy.start()
+
+    def ask(self, model, headers=None):
+        return self.proxy.request("POST", "/v1/chat/completions", {"model": model, "messages": []}, headers=headers)
+
+    def test_models_and_aliases_find_their_pool(self):
+        for model, backend in (("small", self.backend), ("tiny", self.backend), ("large", self.two)):
+            before = len(backend.requests)
+            self.assertEqual(self.ask(model).status, 200)
+            self.assertEqual(len(backend.requests), before + 1)
+            self.assertEqual(backend.requests[-1].json()["model"], model)  # The original bytes.
+
+    def test_an_unknown_model_is_404_in_the_shape_of_openai(self):
+        answer = self.ask("large-2")
+        error = answer.json()["error"]
+        self.assertEqual((answer.status, error["code"], error["param"], error["type"]),
+                         (404, "model_not_found", "model", "invalid_request_error"))
+        self.assertIn("large-2", error["message"])
+        self.assertEqual(self.ask("x" * 100_000).status, 404)
+        self.assertEqual(self.ask("a\r\nset-cookie: b").header("set-cookie"), "")
+
+    def test_models_of_all_pools_are_listed(self):
+        listed = self.proxy.request("GET", "/v1/models").json()
+        self.assertEqual(listed["object"], "list")
+        self.assertLessEqual({"small", "large", "secret"}, {model["id"] for model in listed["data"]})
+        self.assertEqual(self.proxy.request("GET", "/v1/models/large").json()["id"], "large")
+        self.assertEqual(self.proxy.request("GET", "/v1/models/none").status, 404)
+
+    def test_authorization_is_passed_replaced_or_required(self):
+        self.ask("small", {"authorization": "Bearer mine"})
+        self.assertEqual(self.backend.requests[-1].headers["authorization"], "Bearer mine")
+        self.ask("large", {"authorization": "Bearer mine"})
+        self.assertEqual(self.two.requests[-1].head.lower().count(b"authorization"), 1)
+        self.assertEqual(self.two.requests[-1].headers["authorization"], "Bearer let-me-in")
+        before = len(self.two.requests)
+        for key in ("", "Bearer", "Bearer ", "Bearer gamma", "bearer  alpha ", "Basic alpha", "Bearer alphaalpha"):
+            answer = self.ask("secret", {"authorization": key} if key else None)
+            self.assertEqual((answer.status, answer.json()["error"]["code"]), (401, "invalid_api_key"), key)
+        self.assertEqual(len(self.two.requests), before)
+        self.assertEqual(self.ask("secret", {"authorization": "Bearer beta"}).status, 200)
+
+    def test_everything_else_goes_to_the_first_pool(self):
+        for method, path in (("GET", "/anything?x=1"), ("DELETE", "/v1/files/7"), ("PUT", "/a%20b")):
+            self.assertEqual(self.proxy.request(method, path).status, 200)
+            self.assertEqual((self.backend.requests[-1].method, self.backend.requests[-1].path), (method, path))
+
+    def test_request_ids_are_echoed_made_and_never_trusted(self):
+        answer = self.proxy.request("GET", "/a", headers={"x-request-id": "mine-1"})
+        self.assertEqual(answer.header("x-request-id"), "mine-1")
+        self.assertEqual(self.backend.requests[-1].headers["x-request-id"], "mine-1")
+        made = {self.proxy.request("GET", "/a").header("x-request-id") for _ in range(5)}
+        self.assertEqual(len(made), 5)
+        for bad in ("a b", "x" * 500, "\"quoted\""):
+            answer = self.proxy.request("GET", "/a", headers={"x-request-id": bad})
+            self.assertRegex(answer.header("x-request-id"), "^[0-9a-f]{32}$")
+            self.assertEqual(self.backend.requests[-1].headers["x-request-id"], answer.header("x-request-id"))
+
+
+class LimitTest(HttpTest):
+    def test_bodies(self):
+        self.start(server="  limits: {request_body: 2KiB, json_depth: 8}\n")
+        big = json.dumps(chat("x" * 4000)).encode()
+        with self.proxy.raw() as connection:
+            connection.send(b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(big))
+            answer = connection.read_answer()
+            self.assertEqual((answer.status, answer.json()["error"]["code"]), (413, "request_too_large"))
+        with self.proxy.raw() as connection:
+            connection.send(b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
+                            b"%x\r\n%s\r\n0\r\n\r\n" % (len(big), big))
+            self.assertEqual(connection.read_answer().status, 413)
+            self.assertEqual(connection.read_to_end(), b"")
+        cases = {b"": "", b"null": "object", b"[]": "object", b"{": "JSON", b"{} {}": "JSON",
+                 b'{"model":"lexicon-5m","model":"b"}': "model",
+                 b'{"model":"lexicon-5m","a":{"b":1,"b":2}}': "b",
+                 b'{"model":"lexicon-5m","a":' + b"[" * 9 + b"]" * 9 + b"}": "nested",
+                 b'{"model":"lexicon-5m","a":"\xff"}': "", b'{"model":7}': "model", b"{}": "model",
+                 b'{"model":"lexicon-5m","stream":"yes"}': "stream", b'{"model":"lexicon-5m","a":01}': "JSON",
+                 b'{"model":"lexicon-5m","temperature":NaN}': "JSON"}
+        for body, word in cases.items():
+            answer = self.proxy.request("POST", "/v1/chat/completions", body)
+            self.assertEqual((answer.status, answer.json()["error"]["type"]), (400, "invalid_request_error"), body)
+            self.assertIn(word, answer.json()["error"]["message"], body)
+        self.assertEqual(self.backend.requests, [])
+
+    def test_connections(self):
+        self.start(server="  limits: {connections: 4}\n")
+        with contextlib.ExitStack() as stack:
+            for _ in range(4):
+                connection = stack.enter_context(self.proxy.raw())
+                connection.send(b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n")
+                self.assertEqual(connection.read_answer().status, 200)
+            with self.proxy.raw() as fifth:
+                self.assertEqual(fifth.read_to_end(), b"")
+            self.assertEqual(self.proxy.metric("penstock_client_connections_refused_total"), 1)
+        wait_until(lambda: self.proxy.metric("penstock_client_connections") == 0, "they are gone")
+        self.assertEqual(self.proxy.request("GET", "/a").status, 200)
+
+    def test_requests(self):
+        self.start(lambda request: request.hang(), server="  limits: {requests: 2}\n")
+        with contextlib.ExitStack() as stack:
+            for _ in range(2):
+                stack.enter_context(self.proxy.raw()).send(b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n")
+            wait_until(lambda: len(self.backend.requests) == 2, "both are there")
+            answer = self.proxy.request("GET", "/a")
+            self.assertEqual((answer.status, answer.json()["error"]["code"]), (503, "overloaded"))
+            self.assertGreaterEqual(int(answer.header("retry-after")), 1)
+
+
+if __name__ == "__main__":
+    main()
