@@ -17,16 +17,18 @@ constexpr uint64_t HasZero(uint64_t word) {
 
 // A value that could end its line early is never written.
 bool Writable(std::string_view text) {
-  size_t i = 0;
-  for (; i + 8 <= text.size(); i += 8) {
+  const auto bad = [&text](size_t at) {
     uint64_t word;
-    std::memcpy(&word, text.data() + i, sizeof word);
-    if (HasZero(word) | HasZero(word ^ 0x0a0a0a0a0a0a0a0a) | HasZero(word ^ 0x0d0d0d0d0d0d0d0d)) {
-      return false;
-    }
+    std::memcpy(&word, text.data() + at, sizeof word);
+    return HasZero(word) | HasZero(word ^ 0x0a0a0a0a0a0a0a0a) | HasZero(word ^ 0x0d0d0d0d0d0d0d0d);
+  };
+  if (text.size() >= 8) {
+    uint64_t found = bad(text.size() - 8);  // Overlaps the last whole step.
+    for (size_t i = 0; i + 8 < text.size(); i += 8) found |= bad(i);
+    return found == 0;
   }
-  for (; i < text.size(); ++i) {
-    if (text[i] == '\r' || text[i] == '\n' || text[i] == '\0') return false;
+  for (const char c : text) {
+    if (c == '\r' || c == '\n' || c == '\0') return false;
   }
   return true;
 }
@@ -74,7 +76,10 @@ void CopyField(Gather& out, std::string_view name, std::string_view value) {
 void H1Codec::WriteHeaders(Gather& out, std::span<const Header> headers) {
   for (const Header& header : headers) {
     if (header.dropped || OwnedByCodec(header.id)) continue;
-    if (Writable(header.name) && Writable(header.value)) CopyField(out, header.name, header.value);
+    const bool name_known = header.id != KnownHeader::kOther;  // And so made of harmless bytes.
+    if ((name_known || Writable(header.name)) && Writable(header.value)) {
+      CopyField(out, header.name, header.value);
+    }
   }
 }
 
