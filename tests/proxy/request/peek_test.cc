@@ -1,0 +1,158 @@
+#include "proxy/request/peek.h"
+
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "proxy/base/status.h"
+#include "tests/support/mutate.h"
+#include "tests/support/seeds.h"
+
+namespace penstock {
+namespace {
+
+constexpr uint32_t kDepth = 64;
+
+// What is wrong with the body; "" if nothing is.
+std::string Complaint(std::string_view body) {
+  Peeker peeker(kDepth);
+  const auto peeked = peeker.Peek(body);
+  return peeked.ok() ? "" : std::string(S(peeked.status().message()));
+}
+
+std::string Canonical(std::string_view body) {
+  Peeker peeker(kDepth);
+  const auto peeked = peeker.Peek(body);
+  EXPECT_TRUE(peeked.ok()) << peeked.status();
+  std::string out;
+  if (peeked.ok()) peeker.AppendCanonical(out);
+  return out;
+}
+
+TEST(Peek, ReadsWhatRoutingAndCachingNeed) {
+  Peeker peeker(kDepth);
+  const auto peeked = peeker.Peek(R"({"stream":true,"model":"ox","temperature":0,"seed":-3,
+                                      "max_tokens":7,"top_k":1,"n":2,"messages":[{"n":9}]})");
+  ASSERT_TRUE(peeked.ok()) << peeked.status();
+  EXPECT_EQ(peeked->model, "ox");
+  EXPECT_TRUE(peeked->stream);
+  EXPECT_EQ(peeked->temperature, 0.0);
+  EXPECT_EQ(peeked->seed, -3);
+  EXPECT_EQ(peeked->max_tokens, 7);
+  EXPECT_EQ(peeked->top_k, 1);
+  EXPECT_EQ(peeked->n, 2);
+  EXPECT_GT(peeked->prompt_tokens_estimate, 0u);
+}
+
+TEST(Peek, WhatIsNotThereOrNullHasItsDefault) {
+  Peeker peeker(kDepth);
+  const auto peeked = peeker.Peek(R"({"model":"ox","stream":null,"temperature":null,"n":null})");
+  ASSERT_TRUE(peeked.ok()) << peeked.status();
+  EXPECT_FALSE(peeked->stream);
+  EXPECT_EQ(peeked->temperature, std::nullopt);
+  EXPECT_EQ(peeked->max_tokens, std::nullopt);
+  EXPECT_EQ(peeked->n, 1);
+}
+
+TEST(Peek, TheNewerNameOfTheTokenLimitWinsInEitherOrder) {
+  for (const char* body : {R"({"model":"ox","max_tokens":1,"max_completion_tokens":2})",
+                           R"({"model":"ox","max_completion_tokens":2,"max_tokens":1})"}) {
+    Peeker peeker(kDepth);
+    const auto peeked = peeker.Peek(body);
+    ASSERT_TRUE(peeked.ok()) << peeked.status();
+    EXPECT_EQ(peeked->max_tokens, 2) << body;
+  }
+}
+
+TEST(Peek, DeterministicIsAnExplicitTemperatureOfZeroOrOneChoiceAtATime) {
+  const auto deterministic = [](std::string_view more) {
+    Peeker peeker(kDepth);
+    const auto peeked = peeker.Peek(R"({"model":"ox")" + std::string(more) + "}");
+    return peeked.ok() && peeked->deterministic();
+  };
+  EXPECT_FALSE(deterministic(""));
+  EXPECT_TRUE(deterministic(R"(,"temperature":0)"));
+  EXPECT_TRUE(deterministic(R"(,"temperature":0.0)"));
+  EXPECT_TRUE(deterministic(R"(,"temperature":1,"top_k":1)"));
+  EXPECT_FALSE(deterministic(R"(,"temperature":0.1)"));
+  EXPECT_FALSE(deterministic(R"(,"temperature":0,"n":2)"));
+}
+
+TEST(Peek, ComplaintsNameThePlaceAndTheCure) {
+  EXPECT_EQ(Complaint("[]"), "the body must be a JSON object, found an array");
+  EXPECT_EQ(Complaint("{}"), "model: missing; name the model that shall answer");
+  EXPECT_EQ(Complaint(R"({"model":7})"), "model: expected a string, found a number");
+  EXPECT_EQ(Complaint(R"({"model":"a","stream":"yes"})"),
+            "stream: expected true or false, found a string");
+  EXPECT_EQ(Complaint(R"({"model":"a","n":1.5})"), "n: expected an integer, found a number");
+  EXPECT_TRUE(Complaint("").starts_with("the body is not valid JSON: "));
+  EXPECT_TRUE(Complaint(R"({"model":"a"} x)").starts_with("the body is not valid JSON: "));
+  EXPECT_TRUE(Complaint("{\"model\":\"\xff\"}").starts_with("the body is not valid JSON: "));
+}
+
+TEST(Peek, AKeyThatOccursTwiceIsRefusedHoweverDeep) {
+  EXPECT_EQ(Complaint(R"({"model":"a","x":[{"y":{"k":1,"l":2,"k":3}}]})"),
+            "the key \"k\" occurs twice in one object; send it once");
+  EXPECT_EQ(Complaint(R"({"model":"a","m\u006fdel":"b"})"),
+            "the key \"model\" occurs twice in one object; send it once");
+  EXPECT_EQ(Complaint(R"({"model":"a","x":[{"k":1},{"k":2}]})"), "");
+}
+
+TEST(Peek, NestsAsDeepAsTheLimitAndNoDeeper) {
+  const auto nested = [](size_t depth) {
+    return R"({"model":"a","x":)" + std::string(depth, '[') + std::string(depth, ']') + "}";
+  };
+  EXPECT_EQ(Complaint(nested(kDepth - 2)), "");
+  EXPECT_EQ(Complaint(nested(kDepth + 1)), "the body is nested deeper than 64 levels");
+  EXPECT_EQ(Complaint(nested(1'000'000)), "the body is nested deeper than 64 levels");
+}
+
+TEST(Peek, ALongBodyAndThenAShortOneUseTheSameParser) {
+  Peeker peeker(kDepth);
+  for (const size_t size : {1u, 1u << 20, 10u}) {
+    const std::string body = R"({"model":"a","x":")" + std::string(size, 'y') + "\"}";
+    EXPECT_TRUE(peeker.Peek(body).ok()) << size;
+  }
+}
+
+TEST(Canonical, OrderOfMembersWhiteSpaceAndEscapesDoNotMatter) {
+  const std::string once = Canonical(R"({"model":"a","messages":[{"role":"user","content":"é/\n"}]})");
+  EXPECT_EQ(once, "{\"messages\":[{\"content\":\"é/\\u000a\",\"role\":\"user\"}],\"model\":\"a\"}");
+  EXPECT_EQ(Canonical("{ \"messages\" : [ {\"content\":\"\\u00e9\\/\\u000a\", \"role\":\"user\"} ],"
+                      "\n\"model\":\"a\" }"), once);
+}
+
+TEST(Canonical, NumbersStayAsTheyCameEachAtItsPlace) {
+  EXPECT_EQ(Canonical(R"({"z":[1.50,-2e3],"model":"12","b":{"d":0.1,"c":10},"a":7})"),
+            R"({"a":7,"b":{"c":10,"d":0.1},"model":"12","z":[1.50,-2e3]})");
+}
+
+TEST(Canonical, EmptyContainersAndLiteralsStay) {
+  EXPECT_EQ(Canonical(R"({"model":"a","x":[],"y":{},"z":[null,true,false,{}]})"),
+            R"({"model":"a","x":[],"y":{},"z":[null,true,false,{}]})");
+}
+
+// Damaged bodies: never a crash, and what is taken has a canonical form that is
+// valid JSON of the same value, and its own canonical form.
+TEST(Canonical, OfADamagedBodyIsTheSameValue) {
+  const std::vector<std::string> corpus = {
+      R"({"model":"wren","messages":[{"role":"user","content":"a \"b\" \\ \u00e9"}],"n":1})",
+      R"({"temperature":0.0,"model":"ox","stop":[],"x":{"y":[-1.25e-3,true,null,{}]}})"};
+  const std::vector<std::string> words = {"\"", "\\", "{", "}", "[", "]", ",", ":", "0", "-1", "1e3",
+                                          "\"model\":", "\\ud800", "null", "\xc3"};
+  ForEachSeed(20'000, [&](uint64_t seed) {
+    Random random(seed);
+    const std::string body = Mutate(random, corpus, words);
+    Peeker peeker(kDepth);
+    if (!peeker.Peek(body).ok()) return;
+    std::string canonical;
+    peeker.AppendCanonical(canonical);
+    EXPECT_EQ(nlohmann::json::parse(body), nlohmann::json::parse(canonical)) << body;
+    EXPECT_EQ(Canonical(canonical), canonical) << body;
+  });
+}
+
+}  // namespace
+}  // namespace penstock
