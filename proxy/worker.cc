@@ -1,11 +1,13 @@
 #include "proxy/worker.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace penstock {
 namespace {
 
 constexpr MonoTime kBusyTick = 20 * kMillisecond;
+constexpr MonoTime kDelayTick = 250 * kMillisecond;
 
 }  // namespace
 
@@ -23,6 +25,7 @@ Worker::~Worker() {
   listeners_.clear();
   sessions_.reset();
   busy_timer_.Cancel();
+  delay_timer_.Cancel();
   context_.reset();
 }
 
@@ -38,6 +41,7 @@ absl::StatusOr<Address> Worker::Listen(const Address& address, bool debug_header
 }
 
 void Worker::Start() {
+  WatchDelay();
   thread_ = std::thread([this] {
     loop_->Run();
     // What is left goes on the thread that it belongs to.
@@ -72,6 +76,15 @@ void Worker::WatchBusy() {
   busy_.store(static_cast<uint32_t>(sessions_->size() + context_->orphans.size()),
               std::memory_order_relaxed);
   busy_timer_ = loop_->timers().After(kBusyTick, [this] { WatchBusy(); });
+}
+
+// How late a timer fires is how long a turn kept everybody else waiting.
+void Worker::WatchDelay() {
+  const MonoTime due = loop_->now() + kDelayTick;
+  delay_timer_ = loop_->timers().At(due, [this, due] {
+    metrics_.loop_delay.Observe(std::max<MonoTime>(loop_->ReadClock() - due, 0));
+    WatchDelay();
+  });
 }
 
 void Worker::Stop() { loop_->Stop(); }

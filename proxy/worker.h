@@ -46,6 +46,7 @@ class Worker {
 
  private:
   void WatchBusy();
+  void WatchDelay();
 
   const uint32_t index_;
   WorkerMetrics metrics_;
@@ -55,6 +56,7 @@ class Worker {
   std::vector<std::unique_ptr<Listener>> listeners_;
   std::atomic<uint32_t> busy_{0};
   TimerQueue::Timer busy_timer_;
+  TimerQueue::Timer delay_timer_;
   std::thread thread_;
 };
 

@@ -44,7 +44,9 @@ void BackendConn::ResumeAnswer() { stream_->Resume(); }
 
 void BackendConn::Leave() {
   user_ = nullptr;
-  if (!closed_ && !codec_->idle()) Close();
+  // While bytes are being read the rest of a short answer (429, say) may be among
+  // them; OnData looks again.
+  if (!closed_ && !feeding_ && !codec_->idle()) Close();
 }
 
 void BackendConn::OnData(std::string_view data) {
@@ -52,7 +54,10 @@ void BackendConn::OnData(std::string_view data) {
   if (closed_) return;
   if (codec_->idle()) return Close();  // Bytes that nobody asked for.
   answer_begun_ = true;
+  feeding_ = true;
   codec_->Feed(data);
+  feeding_ = false;
+  if (user_ == nullptr && !closed_ && !codec_->idle()) Close();
 }
 
 void BackendConn::OnStreamEnd(const absl::Status& status) {
@@ -126,7 +131,9 @@ ConnPool::ConnPool(std::shared_ptr<Backend> backend, Dialer& dialer, DeadlineWhe
       limits_(limits),
       sweep_(wheel, &ConnPool::OnSweep, this) {}
 
-ConnPool::~ConnPool() = default;
+ConnPool::~ConnPool() {
+  backend_->state.worker(limits_.worker).connections.Add(-static_cast<int64_t>(conns_.size()));
+}
 
 BackendConn* ConnPool::Acquire(BackendConn::User& user, MonoTime connect_timeout, bool fresh) {
   if (!fresh && !idle_.empty()) {
@@ -171,6 +178,7 @@ void ConnPool::OnDialed(std::list<Dialing>::iterator dialing,
   conns_.push_back(std::make_unique<BackendConn>(*this, *std::move(stream)));
   BackendConn& conn = *conns_.back();
   conn.index_ = conns_.size() - 1;
+  backend_->state.worker(limits_.worker).connections.Add(+1);
   conn.user_ = &user;
   user.OnConnReady(conn);
 }
@@ -190,6 +198,7 @@ void ConnPool::Remove(BackendConn& conn) {
   const size_t index = conn.index_;
   CHECK(conns_[index].get() == &conn);
   turn_.Bury(std::move(conns_[index]));
+  backend_->state.worker(limits_.worker).connections.Add(-1);
   if (index + 1 != conns_.size()) {
     conns_[index] = std::move(conns_.back());
     conns_[index]->index_ = index;

@@ -88,6 +88,7 @@ class BackendConn final : public StreamReceiver, public CodecReceiver {
   bool request_ended_ = false;
   bool ended_ = false;         // The backend sends no more.
   bool closed_ = false;
+  bool feeding_ = false;       // Inside OnData.
   MonoTime idle_since_ = 0;
   size_t index_ = 0;           // In the pool's list of connections.
 };
@@ -95,6 +96,7 @@ class BackendConn final : public StreamReceiver, public CodecReceiver {
 struct ConnPoolLimits {
   size_t idle = 256;                       // Kept open per backend and worker.
   MonoTime idle_timeout = 60 * kSecond;
+  uint32_t worker = 0;                     // Whose connections these are, for the counters.
   CodecLimits codec;
 };
 

@@ -167,6 +167,7 @@ void Exchange::OnRequestBody(std::string_view data) {
                             limits.request_body));
   }
   buffered_ += data.size();
+  context_.metrics.buffered_bytes.Add(static_cast<int64_t>(data.size()));
   if (context_.totals.buffered_bytes.fetch_add(data.size(), std::memory_order_relaxed) + data.size() >
       limits.buffered_bytes) {
     return Fail(ReplyCode::kOverloaded, "too many bytes of requests are waiting; try again soon", {},
@@ -188,6 +189,7 @@ void Exchange::OnRequestEnd() {
 
 void Exchange::OnBodyWhole() {
   deadline_.Clear();
+  body_whole_ = context_.loop.ReadClock();
   context_.peeker.SetDepthMax(snapshot_->server().limits.json_depth);
   const absl::StatusOr<PeekedRequest> peeked = context_.peeker.Peek(body_);
   if (!peeked.ok()) return Fail(ReplyCode::kBadRequest, S(peeked.status().message()));
@@ -331,6 +333,7 @@ void Exchange::Finish() {
   }
   if (admitted_) context_.totals.requests.fetch_sub(1, std::memory_order_relaxed);
   context_.totals.buffered_bytes.fetch_sub(buffered_, std::memory_order_relaxed);
+  context_.metrics.buffered_bytes.Add(-static_cast<int64_t>(buffered_));
   if (session_ != nullptr) {
     std::exchange(session_, nullptr)->ExchangeDone(*this, request_complete_);
     return;
@@ -397,6 +400,7 @@ void Exchange::Clear() {
   admitted_ = false;
   status_ = 0;
   bytes_received_ = bytes_sent_ = buffered_ = 0;
+  event_count_ = body_whole_ = queued_since_ = 0;
   sent_ = limit_ = first_token_at_ = cache_age_ = cache_ttl_ = 0;
 }
 

@@ -171,6 +171,9 @@ class Exchange final : public BackendConn::User {
   std::string_view flag_;             // Why it failed, for the log: a word of ErrorReply.
   uint32_t prompt_tokens_ = 0;
   uint64_t bytes_received_ = 0, bytes_sent_ = 0, buffered_ = 0;
+  int64_t event_count_ = 0;
+  MonoTime body_whole_ = 0;           // Clock at the body's last byte, for our own overhead.
+  MonoTime queued_since_ = 0;
   MonoTime start_ = 0, sent_ = 0, limit_ = 0, first_token_at_ = 0;
   std::string backend_name_;
   std::string client_;                // Address, for the access log.

@@ -82,6 +82,9 @@ bool Exchange::Choose(std::span<const lb::Candidate> candidates) {
   Backend* const backend = pool_->table.Begin(attempt_, id, inference_ && stream_, context_.loop.now());
   if (backend == nullptr) return false;
   backend_name_ = backend->name;
+  if (queued_since_ > 0) {
+    pool_->cells.queue_wait.Observe(context_.loop.now() - std::exchange(queued_since_, 0));
+  }
   ConnPool* connections = nullptr;
   for (const auto& candidate : pool_->table.pool().backends) {
     if (candidate.get() == backend) connections = &context_.Connections(candidate);
@@ -103,6 +106,7 @@ void Exchange::Enqueue() {
                 {}, kSecond);
   }
   phase_ = Phase::kQueued;
+  if (queued_since_ == 0) queued_since_ = context_.loop.now();
   pool_->cells.queued.Add(+1);
   queue_place_ = pool_->queue.insert(pool_->queue.end(), this);
   const MonoTime waited_until = start_ + pool_->queue_wait;
@@ -148,6 +152,9 @@ void Exchange::SendRequest() {
   }
   head.expect_continue = false;
   sent_ = context_.loop.now();
+  if (body_whole_ > 0 && attempts_ == 1) {
+    pool_->cells.overhead.Observe(context_.loop.ReadClock() - body_whole_);
+  }
   phase_ = Phase::kAwaiting;
   conn_->WriteRequest(head, std::span(extra.data(), count));
   if (!body_.empty()) conn_->WriteBody(body_);
@@ -201,8 +208,10 @@ bool Exchange::MoveOn(const RetryQuestion& asked, Failure failure, RetryReason r
   RetryQuestion question = asked;
   question.answer_sent = answer_sent();
   question.body_kept = body_kept();
+  const uint64_t refused = pool_->budget.refused();
   const RetryVerdict verdict =
       MayRetry(question, tries_, pool_->settings.retry, pool_->budget);
+  if (pool_->budget.refused() != refused) pool_->cells.retry_budget_exhausted.Add();
   if (verdict == RetryVerdict::kNo) return false;
   if (verdict == RetryVerdict::kFree) tries_.free_used = true;
   if (verdict == RetryVerdict::kPaid) tries_.paid = true;
@@ -398,6 +407,7 @@ void Exchange::OnAnswerBody(std::string_view data) {
 void Exchange::RelayEvents(std::string_view data) {
   const SseScanner::Result scan = scanner_.Scan(data);
   if (scan.first_token) FirstToken();
+  event_count_ += scan.events;
   if (scan.complete == 0) {
     held_event_.append(data);
     if (held_event_.size() > snapshot_->server().limits.event_bytes) {
@@ -477,6 +487,9 @@ void Exchange::OnAnswerEnd(std::span<Header> trailers) {
       RelayHead(head);
     }
     if (!held_event_.empty()) RelayBytes(held_event_);
+  }
+  if (first_token_at_ > 0 && event_count_ > 2) {  // The last one is [DONE].
+    pool_->cells.tpot.Observe((context_.loop.now() - first_token_at_) / (event_count_ - 2));
   }
   EndAttempt(status_ >= 500 ? Outcome::kFault : Outcome::kOk);
   if (!request_complete_ && session_ != nullptr) session_->CloseAfterAnswer();

@@ -24,17 +24,22 @@ class RetryBudget {
   // False: spent. REQUIRES: RetryEnded() follows each success.
   bool TryBegin() {
     const auto allowed = std::max<double>(settings_.budget_min, settings_.budget * active_);
-    if (retries_ + 1 > allowed) return false;
+    if (retries_ + 1 > allowed) {
+      ++refused_;
+      return false;
+    }
     ++retries_;
     return true;
   }
   void RetryEnded() { --retries_; }
   uint32_t active() const { return active_; }
+  uint64_t refused() const { return refused_; }  // Retries that the budget did not pay.
 
  private:
   const config::Retry settings_;
   uint32_t active_ = 0;
   uint32_t retries_ = 0;
+  uint64_t refused_ = 0;
 };
 
 // What one request has used up.

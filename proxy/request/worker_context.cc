@@ -54,7 +54,8 @@ WorkerContext::~WorkerContext() = default;
 ConnPool& WorkerContext::Connections(const std::shared_ptr<Backend>& backend) {
   std::unique_ptr<ConnPool>& pool = connections_[backend->id];
   if (pool == nullptr) {
-    pool = std::make_unique<ConnPool>(backend, loop.dialer(), loop.deadlines(), turn, ConnPoolLimits{});
+    pool = std::make_unique<ConnPool>(backend, loop.dialer(), loop.deadlines(), turn,
+                                      ConnPoolLimits{.worker = index});
   }
   return *pool;
 }
