@@ -76,6 +76,7 @@ absl::Status Server::Start(config::Config config) {
   Install(shared);
   policy_.accepted = 0;  // The first file is no reload.
   RETURN_IF_ERROR(Bind(*shared));
+  RETURN_IF_ERROR(CheckPortFree(*admin_address));
   absl::StatusOr<std::unique_ptr<Admin>> admin = Admin::Listen(*loop_, *admin_address, Sources());
   if (!admin.ok()) return admin.status();
   admin_ = *std::move(admin);
