@@ -229,6 +229,10 @@ void Server::WatchDrain() {
       loop_->Stop();
       return;
     }
+    if (!whole_ended_ && passed >= ToMicros(settings.drain_timeout)) {
+      whole_ended_ = true;
+      for (auto& worker : workers_) worker->EndWhole();
+    }
     WatchDrain();
   });
 }

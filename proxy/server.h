@@ -56,6 +56,7 @@ class Server {
   PolicyStatus policy_;
   std::string policy_text_;           // Of the file that was last looked at.
   bool draining_ = false;
+  bool whole_ended_ = false;     // While draining: the time of whole answers is over.
   MonoTime drain_began_ = 0;
   TimerQueue::Timer file_timer_, drain_timer_;
   std::vector<std::unique_ptr<Loop::SignalWatch>> signals_;

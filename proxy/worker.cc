@@ -69,6 +69,10 @@ void Worker::Drain() {
   });
 }
 
+void Worker::EndWhole() {
+  loop_->Post([this] { sessions_->EndWhole(); });
+}
+
 // Idle connections were closed at once; those that were in a request go on until
 // it ends, which is looked at now and then.
 void Worker::WatchBusy() {

@@ -32,6 +32,8 @@ class Worker {
   void SetSnapshot(std::shared_ptr<Snapshot> snapshot);
   // Accepts no more; idle connections close, the others after their answer.
   void Drain();
+  // Ends requests that are not streams; after Drain().
+  void EndWhole();
   // Cuts what is still there and ends the thread.
   void Stop();
   void Join();  // Waits for the thread's end; after Stop().

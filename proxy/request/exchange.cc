@@ -315,6 +315,11 @@ void Exchange::OnClientGone(std::unique_ptr<Exchange> self) {
   context_.Recycle(std::move(self));
 }
 
+void Exchange::OnDrainLimit() {
+  if (stream_ || events_ || phase_ == Phase::kDone) return;
+  Fail(ReplyCode::kDraining, "the proxy is stopping and waited long enough for this answer");
+}
+
 // The one place where a request ends. The session, if any, gets its connection
 // back; the exchange itself is recycled when the turn ends.
 void Exchange::Finish() {

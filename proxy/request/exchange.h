@@ -45,6 +45,8 @@ class Exchange final : public BackendConn::User {
   void OnRequestEnd();
   void OnBadRequestBody(ReplyCode code, std::string_view message);
   void OnClientWritable();
+  // The time that a drain leaves to whole answers is over.
+  void OnDrainLimit();
   // The client left. `self` is this exchange: it cancels, or lives on by itself
   // while others follow its answer.
   void OnClientGone(std::unique_ptr<Exchange> self);
@@ -95,6 +97,7 @@ class Exchange final : public BackendConn::User {
   void Enqueue();
   void LeaveQueue();
   void SendRequest();
+  RetryVerdict Judge(RetryQuestion question, const Tries& tries);
   bool MoveOn(const RetryQuestion& question, Failure failure, RetryReason reason);
   void OnBusy(MonoTime retry_after);
   void EndAttempt(Outcome outcome, MonoTime retry_after = 0);

@@ -201,17 +201,20 @@ void Exchange::CheckAwaiting() {
   Fail(failure.code, failure.message);
 }
 
-// Sends the request elsewhere if the rules allow it. The attempt has ended and
-// the connection is left.
-bool Exchange::MoveOn(const RetryQuestion& asked, Failure failure, RetryReason reason) {
-  if (session_ == nullptr) return false;  // An orphan has no request to send again.
-  RetryQuestion question = asked;
+RetryVerdict Exchange::Judge(RetryQuestion question, const Tries& tries) {
   question.answer_sent = answer_sent();
   question.body_kept = body_kept();
   const uint64_t refused = pool_->budget.refused();
-  const RetryVerdict verdict =
-      MayRetry(question, tries_, pool_->settings.retry, pool_->budget);
+  const RetryVerdict verdict = MayRetry(question, tries, pool_->settings.retry, pool_->budget);
   if (pool_->budget.refused() != refused) pool_->cells.retry_budget_exhausted.Add();
+  return verdict;
+}
+
+// Sends the request elsewhere if the rules allow it. The attempt has ended and
+// the connection is left.
+bool Exchange::MoveOn(const RetryQuestion& question, Failure failure, RetryReason reason) {
+  if (session_ == nullptr) return false;  // An orphan has no request to send again.
+  const RetryVerdict verdict = Judge(question, tries_);
   if (verdict == RetryVerdict::kNo) return false;
   if (verdict == RetryVerdict::kFree) tries_.free_used = true;
   if (verdict == RetryVerdict::kPaid) tries_.paid = true;
@@ -267,7 +270,8 @@ void Exchange::OnConnFailed(const ConnFailure& failure) {
   }
   EndAttempt(Outcome::kFault);
   RetryQuestion question;
-  question.answer_begun = failure.answer_begun;
+  // Many engines send the head of an event stream before they do any work.
+  question.answer_begun = failure.answer_begun && !held_head_.held;
   question.connection_died = failure.kind != Kind::kBadAnswer;
   if (MoveOn(question, {code, failure.message}, connecting ? RetryReason::kConnect : RetryReason::kReset)) return;
   Fail(code, failure.message);
@@ -304,13 +308,9 @@ void Exchange::OnAnswerHead(ResponseHead& head) {
   if (gateway_error && !busy && body_kept() && session_ != nullptr) {
     RetryQuestion question;
     question.answer_begun = true;
-    const RetryVerdict verdict = [&] {
-      question.answer_sent = answer_sent();
-      question.body_kept = true;
-      Tries after = tries_;
-      ++after.faults;
-      return MayRetry(question, after, pool_->settings.retry, pool_->budget);
-    }();
+    Tries after = tries_;
+    ++after.faults;
+    const RetryVerdict verdict = Judge(question, after);
     if (verdict == RetryVerdict::kPaid) {
       tries_.paid = true;
       EndAttempt(Outcome::kFault);

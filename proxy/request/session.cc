@@ -233,6 +233,10 @@ void Session::Drain() {
   if (state_ == State::kOpen && exchange_ == nullptr && codec_->idle()) Close();
 }
 
+void Session::EndWhole() {
+  if (exchange_ != nullptr) exchange_->OnDrainLimit();
+}
+
 void Session::Close() {
   if (state_ == State::kClosed) return;
   state_ = State::kClosed;
@@ -290,6 +294,11 @@ void SessionSet::Remove(Session& session) {
 
 void SessionSet::Drain() {
   for (size_t i = sessions_.size(); i-- > 0;) sessions_[i]->Drain();
+}
+
+void SessionSet::EndWhole() {
+  Turn::Scope scope(context_.turn);
+  for (size_t i = sessions_.size(); i-- > 0;) sessions_[i]->EndWhole();
 }
 
 void SessionSet::CloseAll() {

@@ -52,6 +52,8 @@ class Session final : public StreamReceiver, public CodecReceiver {
 
   // Closes at the next moment without a request (now, if there is none).
   void Drain();
+  // Ends a request that is not a stream.
+  void EndWhole();
   bool busy() const { return exchange_ != nullptr; }
   void Close();
 
@@ -105,6 +107,7 @@ class SessionSet {
 
   void Accept(std::unique_ptr<Stream> stream, bool debug_headers);
   void Drain();
+  void EndWhole();
   void CloseAll();
   size_t size() const { return sessions_.size(); }
   size_t busy() const;

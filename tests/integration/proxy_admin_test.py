@@ -26,7 +26,7 @@ caches:
   - name: answers
 observability: {decisions: 64}
 """
-SAMPLE = re.compile(r'^([a-z_:][a-zA-Z0-9_:]*)(\{(?:[a-z_]+="(?:[^"\\\n]|\\.)*",?)*\})? (-?[0-9.e+]+|[+-]Inf|NaN)$')
+SAMPLE = re.compile(r'^([a-z_:][a-zA-Z0-9_:]*)(\{(?:[a-z_]+="(?:[^"\\\n]|\\.)*",?)*\})? (-?[0-9.]+(?:e[+-]?[0-9]+)?|[+-]Inf|NaN)$')
 
 
 class AdminTest(StackTest):

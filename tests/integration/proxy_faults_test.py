@@ -295,6 +295,19 @@ class BrokenBackendTest(StackTest):
                         self.assertEqual("".join(stream.tokens()), "well")
                 self.assertGreater(len(bad.requests), before)
 
+    def test_moving_from_a_lost_backend_needs_no_budget_and_other_retries_do(self):
+        bad, good = self.backend(), self.backend(lambda request: request.stream("well"))
+        stack = self.proxy(bad, good, policy=BLIND + "    circuit_breaker: {enabled: false}\n"
+                                                     "    retry: {attempts: 1, budget: 0%, budget_min: 0}\n")
+        for script in (lambda request: request.reset(), lambda request: (request.begin_events(), request.reset())):
+            bad.script = script
+            for _ in range(6):
+                with contextlib.closing(stack.stream("hello?")) as stream:
+                    self.assertEqual("".join(stream.tokens()), "well")
+        bad.script = lambda request: request.answer(502)
+        self.assertEqual(sorted(self.ask(stack, 4)), [200, 200, 502, 502])
+        self.assertGreaterEqual(stack.metric("penstock_retry_budget_exhausted_total"), 2)
+
     def test_all_down_is_503_with_a_time_to_come_back(self):
         backend = self.backend()
         stack = self.proxy(backend, policy=policy("health_check: {interval: 200ms, timeout: 200ms}"))

@@ -254,7 +254,7 @@ class BodyTest(HttpTest):
         total = 3_000_000
         self.start(lambda request: request.answer(200, b"x" * total))
         with self.proxy.raw(30) as reader:
-            reader.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            reader.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
             reader.send(b"GET /big HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
             time.sleep(4)
             reader.read_until(b"\r\n\r\n")
@@ -368,7 +368,9 @@ class FramingTest(HttpTest):
         self.backend.read_bodies = False
         self.backend.script = lambda request: request.hang()
         with self.proxy.raw() as connection:
-            connection.send(b"POST /up HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\nXX\r\n")
+            connection.send(b"POST /up HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n")
+            wait_until(lambda: self.backend.requests, "it is on its way")
+            connection.send(b"XX\r\n")
             answer = connection.read_answer()
             self.assertEqual(answer.status, 400)
             self.assertEqual(connection.read_to_end(), b"")

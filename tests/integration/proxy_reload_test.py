@@ -217,6 +217,23 @@ class DrainTest(ProxyTest):
         self.assertEqual(self.proxy.proxy.wait(10), 0)
         self.assertIn("1 requests are cut", self.log())
 
+    def test_whole_answers_have_less_time_than_streams(self):
+        stalling = self.stalling()
+        self.start(lambda request: stalling(request) if b"true" in request.body else request.hang(),
+                   text=policy(server="  timeouts: {drain: 300ms, drain_streams: 30s}\n"))
+        with contextlib.closing(self.proxy.stream("hello?")) as stream, self.proxy.raw() as whole:
+            tokens = stream.tokens()
+            self.assertEqual(next(tokens), "one")
+            whole.send(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n")
+            wait_until(lambda: len(self.backend.requests) == 2, "both are in progress")
+            self.proxy.proxy.send(signal.SIGTERM)
+            answer = whole.read_answer()
+            self.assertEqual((answer.status, answer.json()["error"]["code"]), (503, "draining"))
+            self.assertIsNone(self.proxy.proxy.ended())
+            self.go_on.set()
+            self.assertEqual(list(tokens), ["two"])
+        self.assertEqual(self.proxy.proxy.wait(10), 0)
+
     def test_a_second_signal_ends_it_at_once(self):
         self.start(self.stalling())
         with contextlib.closing(self.proxy.stream("hello?")) as stream:
