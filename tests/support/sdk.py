@@ -26,7 +26,8 @@ _INSTALL_SECONDS = 240
 # What the machine trusts, where the installers would trust only what they bring.
 _SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 _CAUSES = re.compile(r"CERTIFICATE_VERIFY_FAILED|self-signed certificate[\w ]*|Connection refused|"
-                     r"Temporary failure in name resolution|E[A-Z]+(?:TIMEDOUT|REFUSED|NOTFOUND|RESET|_CHAIN)\b|No space left")
+                     r"Temporary failure in name resolution|No space left|"
+                     r"E[A-Z]+(?:TIMEDOUT|REFUSED|NOTFOUND|RESET|_CHAIN)\b")
 
 _out_of_reach = []  # Why, once it is known: each class of a test would find out anew.
 
@@ -92,7 +93,8 @@ def node_sdk():
         os.makedirs(folder, exist_ok=True)
         # `npm` is a script that looks for `node` on the path.
         _fetch(os.path.join(programs, "npm"), "install", "--prefix", folder, "--no-save", "--ignore-scripts",
-               "--no-audit", "--no-fund", "--fetch-retries=1", NODE_SDK, env={"PATH": f"{programs}:{os.environ['PATH']}"})
+               "--no-audit", "--no-fund", "--fetch-retries=1", NODE_SDK,
+               env={"PATH": f"{programs}:{os.environ['PATH']}"})
         with open(stamp, "w", encoding="utf-8") as file:
             file.write(what)
     return os.path.join(programs, "node"), folder
