@@ -1,4 +1,7 @@
 // The command line of the proxy.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <iostream>
 #include <random>
@@ -12,8 +15,23 @@
 #define PENSTOCK_VERSION "unknown"
 #endif
 
+namespace {
+
+// Started without standard streams, the first sockets would get their numbers, and
+// libuv ends a process that closes those.
+void OpenStandardStreams() {
+  int descriptor = 0;
+  do {
+    descriptor = ::open("/dev/null", O_RDWR);
+  } while (descriptor >= 0 && descriptor <= STDERR_FILENO);
+  if (descriptor >= 0) ::close(descriptor);
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
   using namespace penstock;
+  OpenStandardStreams();
   CLI::App app{"penstock: sends each LLM request to the node that will answer it soonest"};
   app.require_subcommand(1);
   app.set_version_flag("--version", "penstock " PENSTOCK_VERSION);

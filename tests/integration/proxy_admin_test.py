@@ -26,7 +26,8 @@ caches:
   - name: answers
 observability: {decisions: 64}
 """
-SAMPLE = re.compile(r'^([a-z_:][a-zA-Z0-9_:]*)(\{(?:[a-z_]+="(?:[^"\\\n]|\\.)*",?)*\})? (-?[0-9.]+(?:e[+-]?[0-9]+)?|[+-]Inf|NaN)$')
+SAMPLE = re.compile(
+    r'^([a-z_:][a-zA-Z0-9_:]*)(\{(?:[a-z_]+="(?:[^"\\\n]|\\.)*",?)*\})? (-?[0-9.]+(?:e[+-]?[0-9]+)?|[+-]Inf|NaN)$')
 
 
 class AdminTest(StackTest):
@@ -230,8 +231,9 @@ class AccessLogTest(AdminTest):
                 return file.read().splitlines()
         wait_until(lambda: len(lines()) == 3, "all are logged")
         entries = [json.loads(line) for line in lines()]
-        self.assertEqual((entries[0]["request_id"], entries[0]["response_code"], entries[0]["stream"]), ("line-1", 200, True))
-        self.assertEqual(entries[0]["backend"], backend.address)
+        first = entries[0]
+        self.assertEqual((first["request_id"], first["response_code"], first["stream"]), ("line-1", 200, True))
+        self.assertEqual(first["backend"], backend.address)
         text = "\n".join(lines())
         for secret in ("asked-for", "answered-with", "key-of-mine"):
             self.assertNotIn(secret, text)

@@ -52,6 +52,13 @@ class ProxyTest(StackTest):
     def reloads(self, result):
         return self.proxy.metric("penstock_config_reloads_total", result=result)
 
+    def ready(self):
+        try:
+            answer = request(self.proxy.admin_address, "GET", "/readyz")
+        except StackError:
+            return 0
+        return answer.status
+
 
 class ReloadTest(ProxyTest):
     def test_a_changed_file_and_a_signal_are_taken(self):
@@ -95,7 +102,8 @@ class ReloadTest(ProxyTest):
     def test_a_bad_file_keeps_the_last_good_one(self):
         self.start()
         bad = [policy() + "unknown: 1\n", "", "version: v1\npools: [", policy().replace("v1", "v9"),
-               policy("second") + "    weight: 3\n", "\0\xff\n", policy("second").replace("- name: lexicon", "- name: ''")]
+               policy("second") + "    weight: 3\n", "\0\xff\n",
+               policy("second").replace("- name: lexicon", "- name: ''")]
         for count, text in enumerate(bad, 1):
             self.proxy.write_policy(text)
             self.proxy.proxy.send(signal.SIGHUP)
@@ -179,13 +187,6 @@ class DrainTest(ProxyTest):
             request.token("two")
             request.end_events()
         return answer
-
-    def ready(self):
-        try:
-            answer = request(self.proxy.admin_address, "GET", "/readyz")
-        except StackError:
-            return 0
-        return answer.status
 
     def test_streams_finish_and_nothing_new_is_taken(self):
         self.start(self.stalling())
@@ -278,11 +279,25 @@ class StartTest(ProxyTest):
         # The first one has noticed nothing.
         self.assertEqual(self.proxy.chat("hello?").status, 200)
 
+    def test_it_needs_no_standard_streams(self):
+        self.start()
+        self.proxy.proxy.stop()
+        binary = os.path.join(BINARIES, "penstock")
+        with subprocess.Popen(["sh", "-c", 'exec "$0" serve -c "$1" <&- >&- 2>&-', binary,
+                               self.proxy.policy_file]) as process:
+            try:
+                wait_until(lambda: self.ready() == 200, "it is ready")
+                self.assertEqual(self.proxy.chat("hello?").status, 200)
+            finally:
+                process.send_signal(signal.SIGTERM)
+            self.assertEqual(process.wait(10), 0)
+
     def test_a_bad_policy_file_is_no_start(self):
         self.start()
         result = self.second("version: v1\npools:\n  - name: a\n    backend: [x]\n")
         self.assertNotEqual(result.returncode, 0)
-        self.assertRegex(result.stdout + result.stderr, r'second.yaml:4:5: pools\[0\]: .*"backend"; did you mean "backends"')
+        self.assertRegex(result.stdout + result.stderr,
+                         r'second.yaml:4:5: pools\[0\]: .*"backend"; did you mean "backends"')
 
 
 if __name__ == "__main__":
