@@ -170,7 +170,10 @@ void ConnPool::OnDialed(std::list<Dialing>::iterator dialing,
   dialing_.erase(dialing);
   if (!stream.ok()) {
     const bool late = absl::IsDeadlineExceeded(stream.status());
-    user.OnConnFailed({late ? ConnFailure::Kind::kConnectTimeout : ConnFailure::Kind::kConnect,
+    const bool ours = absl::IsResourceExhausted(stream.status());
+    user.OnConnFailed({late   ? ConnFailure::Kind::kConnectTimeout
+                       : ours ? ConnFailure::Kind::kNoSocket
+                              : ConnFailure::Kind::kConnect,
                        false, false,
                        fmt::format("backend {}: {}", backend_->name, S(stream.status().message()))});
     return;

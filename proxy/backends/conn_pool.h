@@ -21,7 +21,13 @@ namespace penstock {
 
 // Why a connection can carry no answer.
 struct ConnFailure {
-  enum class Kind : uint8_t { kConnect, kConnectTimeout, kReset, kBadAnswer };
+  enum class Kind : uint8_t {
+    kConnect,
+    kConnectTimeout,
+    kNoSocket,                 // Ours: no descriptor or port was left to connect with.
+    kReset,
+    kBadAnswer,
+  };
   Kind kind = Kind::kReset;
   bool reused = false;         // The connection had carried an answer before.
   bool answer_begun = false;   // Some byte of this answer had arrived.

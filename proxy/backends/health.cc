@@ -79,7 +79,10 @@ void HealthChecker::Begin() {
   options.body_bytes = 64 * 1024;
   fetch_ = Fetch::Start(seams_.dialer, seams_.deadlines, backend_.address(), std::move(options),
                         [this](absl::StatusOr<FetchResult> result) {
-    if (!result.ok()) {
+    if (absl::IsResourceExhausted(result.status())) {
+      Schedule();  // We could not ask: that says nothing about the backend.
+      fetch_.reset();
+    } else if (!result.ok()) {
       Finish(ResultOf(result.status()), S(result.status().message()));
     } else if (result->status < 200 || result->status > 299) {
       Finish(CheckResult::kFailed, fmt::format("GET {} answered {}", settings_.path, result->status));

@@ -54,6 +54,13 @@ class UvDial final : public Dialer::Pending {
   }
 
   absl::Status Refused(int error) const {
+    // Nobody's fault over there: this process or machine has nothing left to dial with.
+    const bool ours = error == UV_EMFILE || error == UV_ENFILE || error == UV_ENOBUFS ||
+                      error == UV_ENOMEM || error == UV_EADDRNOTAVAIL;
+    if (ours) {
+      return absl::ResourceExhaustedError(
+          A(fmt::format("{}: no socket to connect with: {}", address_text_, uv_strerror(error))));
+    }
     return absl::UnavailableError(
         A(fmt::format("{}: connect: {}", address_text_, uv_strerror(error))));
   }

@@ -248,6 +248,10 @@ void Exchange::OnConnFailed(const ConnFailure& failure) {
   conn_ = nullptr;
   dialing_ = nullptr;
   using Kind = ConnFailure::Kind;
+  if (failure.kind == Kind::kNoSocket) {
+    EndAttempt(Outcome::kClientLeft);
+    return Fail(ReplyCode::kOverloaded, failure.message, {}, kSecond);
+  }
   const ReplyCode code = failure.kind == Kind::kConnectTimeout ? ReplyCode::kConnectTimeout
                          : failure.kind == Kind::kBadAnswer    ? ReplyCode::kBackendBadAnswer
                                                                : ReplyCode::kBackendReset;
@@ -273,7 +277,8 @@ void Exchange::OnConnFailed(const ConnFailure& failure) {
   // Many engines send the head of an event stream before they do any work.
   question.answer_begun = failure.answer_begun && !held_head_.held;
   question.connection_died = failure.kind != Kind::kBadAnswer;
-  if (MoveOn(question, {code, failure.message}, connecting ? RetryReason::kConnect : RetryReason::kReset)) return;
+  const RetryReason reason = connecting ? RetryReason::kConnect : RetryReason::kReset;
+  if (MoveOn(question, {code, failure.message}, reason)) return;
   Fail(code, failure.message);
 }
 
