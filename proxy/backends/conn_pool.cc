@@ -39,6 +39,12 @@ void BackendConn::WriteEnd() {
   codec_->WriteEnd(writer_.out(), message_);
 }
 
+bool BackendConn::above_mark() {
+  if (writer_.pending() <= stream_->high_mark()) return false;
+  writer_.Flush();  // What the kernel takes at once is no reason to wait.
+  return stream_->above_mark();
+}
+
 void BackendConn::PauseAnswer() { stream_->Pause(); }
 void BackendConn::ResumeAnswer() { stream_->Resume(); }
 
@@ -46,7 +52,7 @@ void BackendConn::Leave() {
   user_ = nullptr;
   // While bytes are being read the rest of a short answer (429, say) may be among
   // them; OnData looks again.
-  if (!closed_ && !feeding_ && !codec_->idle()) Close();
+  if (!closed_ && !feeding_) Close();
 }
 
 void BackendConn::OnData(std::string_view data) {

@@ -61,7 +61,7 @@ class BackendConn final : public StreamReceiver, public CodecReceiver {
   void WriteRequest(const RequestHead& head, std::span<const Header> extra);
   void WriteBody(std::string_view data);
   void WriteEnd();
-  bool above_mark() const { return writer_.pending() > stream_->high_mark(); }
+  bool above_mark();           // OnConnWritable follows.
   void PauseAnswer();
   void ResumeAnswer();
   // The user loses interest. An answer that is already whole or nearly so lets the

@@ -80,6 +80,14 @@ void Session::Cut(bool at_once) {
   BeginLinger();
 }
 
+// What is only gathered does not count: the kernel may take it all, and then nobody
+// would say that there is room again.
+bool Session::above_mark() {
+  if (writer_.pending() <= stream_->high_mark()) return false;
+  writer_.Flush();
+  return stream_->above_mark();
+}
+
 void Session::CloseAfterAnswer() { close_after_answer_ = true; }
 
 void Session::PauseBody() {

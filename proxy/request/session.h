@@ -44,7 +44,8 @@ class Session final : public StreamReceiver, public CodecReceiver {
   void PauseBody();
   void ResumeBody();
   size_t unsent() const { return writer_.pending(); }
-  bool above_mark() const { return writer_.pending() > stream_->high_mark(); }
+  // Whoever stops because of it hears of OnClientWritable.
+  bool above_mark();
   std::string_view peer() const { return stream_->peer(); }
   bool debug_headers() const { return debug_headers_; }
   // The exchange is over, answered or cut; it is given back to the worker.
