@@ -443,7 +443,7 @@ void Exchange::OnTimeout() {
     case Phase::kAwaiting: return CheckAwaiting();
     case Phase::kRelaying:
       if (answer_paused_ && session_ != nullptr) return CheckClient();
-      if (events_ && !first_token_seen_) {
+      if (events_ && inference_ && !first_token_seen_) {
         pool_->cells.AddTimeout(TimeoutKind::kFirstToken);
         EndAttempt(Outcome::kFault);
         return Fail(ReplyCode::kFirstTokenTimeout,

@@ -109,9 +109,8 @@ void Exchange::Enqueue() {
   if (queued_since_ == 0) queued_since_ = context_.loop.now();
   pool_->cells.queued.Add(+1);
   queue_place_ = pool_->queue.insert(pool_->queue.end(), this);
-  const MonoTime waited_until = start_ + pool_->queue_wait;
-  deadline_.Set(std::max(waited_until, context_.loop.now() + kMillisecond));
-  context_.ArmQueueTimer();
+  deadline_.Set(start_ + pool_->queue_wait);
+  context_.ArmQueueTimer(snapshot_);
 }
 
 void Exchange::LeaveQueue() {
@@ -235,7 +234,7 @@ void Exchange::EndAttempt(Outcome outcome, MonoTime retry_after) {
     if (tried_count_ < kTriedMax) tried_[tried_count_++] = attempt_.backend()->id;
   }
   pool_->table.End(attempt_, outcome, context_.loop.now(), retry_after);
-  if (!pool_->queue.empty()) context_.ArmQueueTimer();
+  if (!pool_->queue.empty()) context_.ArmQueueTimer(snapshot_);
 }
 
 void Exchange::LeaveConnection() {
@@ -431,7 +430,7 @@ void Exchange::RelayEvents(std::string_view data) {
     head.framing = Framing::kChunked;
     RelayHead(head);
   }
-  deadline_.Set(first_token_seen_ ? context_.loop.now() + pool_->idle_timeout : limit_);
+  deadline_.Set(first_token_seen_ || !inference_ ? context_.loop.now() + pool_->idle_timeout : limit_);
   if (!held_event_.empty()) {
     held_event_.append(data.substr(0, scan.complete));
     if (session_ != nullptr) {

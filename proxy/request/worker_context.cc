@@ -107,27 +107,25 @@ void WorkerContext::PumpQueue(PoolContext& pool) {
   }
 }
 
-void WorkerContext::ArmQueueTimer() {
+void WorkerContext::ArmQueueTimer(const std::shared_ptr<Snapshot>& waiting) {
+  const bool known = std::any_of(queued_snapshots_.begin(), queued_snapshots_.end(),
+                                 [&](const auto& old) { return old.lock() == waiting; });
+  if (!known) queued_snapshots_.push_back(waiting);
   if (!queue_timer_.armed()) queue_timer_ = loop.timers().After(kQueueTick, [this] { OnQueueTimer(); });
 }
 
 void WorkerContext::OnQueueTimer() {
   Turn::Scope scope(turn);
-  queued_snapshots_.erase(std::remove_if(queued_snapshots_.begin(), queued_snapshots_.end(),
-                                         [](const auto& old) { return old.expired(); }),
-                          queued_snapshots_.end());
-  const bool known = std::any_of(queued_snapshots_.begin(), queued_snapshots_.end(),
-                                 [this](const auto& old) { return old.lock() == snapshot; });
-  if (!known) queued_snapshots_.push_back(snapshot);
-  bool waiting = false;
-  for (const auto& old : queued_snapshots_) {
+  for (const auto& old : std::exchange(queued_snapshots_, {})) {
     const std::shared_ptr<Snapshot> held = old.lock();
+    if (held == nullptr) continue;
+    bool waiting = false;
     for (const auto& pool : held->pools) {
       PumpQueue(*pool);
       waiting |= !pool->queue.empty();
     }
+    if (waiting) ArmQueueTimer(held);
   }
-  if (waiting) ArmQueueTimer();
 }
 
 }  // namespace penstock

@@ -87,8 +87,8 @@ struct WorkerContext {
 
   // Lets waiting requests try again; called when room may have appeared.
   void PumpQueue(PoolContext& pool);
-  // Looks at the queues every few milliseconds while any is not empty.
-  void ArmQueueTimer();
+  // Looks at the queues of `waiting` every few milliseconds while any is not empty.
+  void ArmQueueTimer(const std::shared_ptr<Snapshot>& waiting);
 
   Loop& loop;
   const uint32_t index;
