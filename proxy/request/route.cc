@@ -27,6 +27,7 @@ bool IsInferencePath(std::string_view method, std::string_view path) {
 RouteTable::RouteTable(const config::Config& config) {
   std::string list;
   for (size_t pool = 0; pool < config.pools.size(); ++pool) {
+    pools_.push_back(config.pools[pool].name);
     for (const config::Model& model : config.pools[pool].models) {
       models_.try_emplace(model.name, pool);
       if (!list.empty()) list += ',';
@@ -70,8 +71,9 @@ std::variant<RouteTable::Match, RouteTable::NoMatch> RouteTable::Find(std::strin
 }
 
 std::string RouteTable::ModelJson(std::string_view id) const {
-  if (!models_.contains(id)) return "";
-  return ModelObject(id, "penstock");
+  const auto found = models_.find(id);
+  if (found == models_.end()) return "";
+  return ModelObject(id, pools_[found->second]);
 }
 
 }  // namespace penstock

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <variant>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "config/config.h"
@@ -52,6 +53,7 @@ class RouteTable {
   };
 
   std::vector<Rule> rules_;
+  std::vector<std::string> pools_;  // Their names.
   ByName models_;                   // Names and aliases.
   std::string models_json_;
 };

@@ -119,7 +119,7 @@ TEST(RouteTable, ListsModelsAndAliasesAsOpenAiDoes) {
             R"({"id":"default","object":"model","created":0,"owned_by":"large"},)"
             R"({"id":"wren-1b","object":"model","created":0,"owned_by":"small"}]})");
   EXPECT_EQ(table.ModelJson("ox"),
-            R"({"id":"ox","object":"model","created":0,"owned_by":"penstock"})");
+            R"({"id":"ox","object":"model","created":0,"owned_by":"large"})");
   EXPECT_EQ(table.ModelJson("none"), "");
 }
 
