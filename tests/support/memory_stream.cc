@@ -29,9 +29,9 @@ bool MemoryLink::StepEnd(size_t end) {
   }
   if (!incoming.bytes.empty()) {
     const size_t size = Cut(incoming.bytes.size());
-    const std::string data = incoming.bytes.substr(0, size);
+    incoming.delivered.assign(incoming.bytes, 0, size);
     incoming.bytes.erase(0, size);
-    reader->receiver_->OnData(data);
+    reader->receiver_->OnData(incoming.delivered);
     MemoryStream* const writer = ends_[1 - end];
     if (incoming.above_mark && buffered(end) <= options_.high_mark / 2) {
       incoming.above_mark = false;

@@ -44,6 +44,7 @@ class MemoryLink {
   // Bytes on their way to one end.
   struct Direction {
     std::string bytes;
+    std::string delivered;    // What the last OnData brought; kept, so that no delivery allocates.
     bool ended = false;  // No more will come.
     bool reset = false;
     bool end_told = false;

@@ -10,7 +10,6 @@ FUNCTION_LINES = {}
 # path: why no test includes its header or stands in its place.
 UNTESTED = {
     "backend-engine/api/serve.cc": "engine_api_test starts, asks and stops the process that it makes",
-    "proxy/backends/conn_pool.cc": "session_test sends whole requests over its connections and breaks them",
     "proxy/net/uv_dialer.cc": "loop_test dials real sockets through it",
     "proxy/net/uv_listener.cc": "loop_test accepts real sockets through it",
     "proxy/net/uv_stream.cc": "loop_test reads and writes real sockets through it",

@@ -1,0 +1,427 @@
+// How an exchange chooses a backend, relays its answer, and goes elsewhere.
+#include <string>
+
+#include <gtest/gtest.h>
+
+#include "proxy/request/exchange.h"
+#include "tests/proxy/request/world.h"
+
+namespace penstock {
+namespace {
+
+constexpr std::string_view kBody = R"({"model":"m"})";
+constexpr std::string_view kStream = R"({"model":"m","stream":true})";
+constexpr std::string_view kToken = "data: {\"choices\":[{\"text\":\"a\"}]}\n\n";
+
+// The backend that holds a request now. REQUIRES: exactly one does.
+ScriptedBackend& Holder(World& world) {
+  ScriptedBackend* holder = nullptr;
+  for (const auto& backend : world.backends) {
+    for (const auto& conn : backend->conns) {
+      if (conn->ended || !conn->heard.empty()) continue;
+      if (backend->requests > 0 && backend->conns.back() == conn) holder = backend.get();
+    }
+  }
+  EXPECT_NE(holder, nullptr);
+  return *holder;
+}
+
+ScriptedBackend& Other(World& world, const ScriptedBackend& one) {
+  return world.backends[0].get() == &one ? *world.backends[1] : *world.backends[0];
+}
+
+config::Pool WithOneSlotEach(uint32_t queue_max = 10) {
+  config::Pool pool;
+  for (const char* const address : {"127.0.0.1:9001", "127.0.0.1:9002"}) {
+    config::Backend backend;
+    backend.name = backend.address = address;
+    backend.max_requests = 1;
+    pool.backends.push_back(backend);
+  }
+  pool.queue.max = queue_max;
+  return pool;
+}
+
+int64_t Retries(World& world, RetryReason reason) {
+  return world.pool().cells.retries[static_cast<size_t>(reason)].value();
+}
+
+TEST(Relay, PassesEachEventOnInTheTurnItCame) {
+  World world;
+  const auto client = world.Connect();
+  world.Ask(*client, Post(kStream));
+  world.backends[0]->Say(std::string(kEventsHead) + Chunk(kToken));
+  world.Run();
+  const std::string first = client->Take();
+  EXPECT_EQ(StatusOf(first), 200);
+  EXPECT_TRUE(first.ends_with(Chunk(kToken)));
+  world.backends[0]->Say(Chunk("data: 2\n\n"));
+  world.Run();
+  EXPECT_EQ(client->Take(), Chunk("data: 2\n\n"));
+  world.backends[0]->Say(Chunk("data: [DONE]\n\n") + Chunk(""));
+  world.Run();
+  EXPECT_EQ(client->Take(), Chunk("data: [DONE]\n\n") + Chunk(""));
+  EXPECT_FALSE(client->closed());
+}
+
+TEST(Relay, HoldsAnEventUntilItIsWhole) {
+  World world;
+  const auto client = world.Connect();
+  world.Ask(*client, Post(kStream));
+  world.backends[0]->Say(std::string(kEventsHead) + Chunk(kToken.substr(0, 9)));
+  world.Run();
+  EXPECT_EQ(client->heard, "");
+  world.backends[0]->Say(Chunk(std::string(kToken.substr(9)) + "data: half"));
+  world.Run();
+  EXPECT_TRUE(client->Take().ends_with(Chunk(kToken)));
+  world.backends[0]->Say(Chunk(" and half\n\n"));
+  world.Run();
+  EXPECT_EQ(client->Take(), Chunk("data: half and half\n\n"));
+}
+
+TEST(Relay, BoundsAnEventThatNeverEnds) {
+  config::Server server;
+  server.limits.event_bytes = 1000;
+  World world(1, {}, server);
+  const auto client = world.Connect();
+  world.Ask(*client, Post(kStream));
+  world.backends[0]->Say(std::string(kEventsHead) + Chunk(kToken) + Chunk(std::string(1001, 'x')));
+  world.Wait(kSecond);
+  EXPECT_NE(client->heard.find("backend b0 sent an event of more than 1000 bytes"), std::string::npos);
+  EXPECT_TRUE(client->closed());
+}
+
+TEST(Relay, EndsABrokenStreamWithAnErrorEventAndACut) {
+  World world(2);
+  const auto client = world.Connect();
+  world.Ask(*client, Post(kStream));
+  ScriptedBackend& holder = Holder(world);
+  holder.Say(std::string(kEventsHead) + Chunk(kToken) + Chunk("data: half"));
+  world.Run();
+  client->Take();
+  holder.Reset();
+  world.Wait(kSecond);
+  EXPECT_NE(client->heard.find("data: {\"error\":{\"message\":"), std::string::npos);
+  EXPECT_NE(client->heard.find("\"backend_reset\""), std::string::npos);
+  EXPECT_EQ(client->heard.find("half"), std::string::npos);
+  EXPECT_EQ(client->heard.find("0\r\n\r\n"), std::string::npos);
+  EXPECT_TRUE(client->closed());
+  EXPECT_EQ(world.backends[0]->requests + world.backends[1]->requests, 1);
+}
+
+TEST(Relay, CutsOtherAnswersThatBreakOff) {
+  World world;
+  const auto client = world.Connect();
+  world.Ask(*client, Post(kBody));
+  world.backends[0]->Say("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n12345");
+  world.Run();
+  EXPECT_TRUE(client->heard.ends_with("12345"));
+  world.backends[0]->Reset();
+  world.Wait(kSecond);
+  EXPECT_TRUE(client->heard.ends_with("12345"));
+  EXPECT_TRUE(client->closed());
+}
+
+TEST(Relay, ResetsAnOldClientWhoseAnswerBreaksOff) {
+  World world;
+  const auto client = world.Connect();
+  world.Ask(*client, "GET /x HTTP/1.0\r\nhost: a\r\n\r\n");
+  world.backends[0]->Say("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + Chunk("12345"));
+  world.Run();
+  world.backends[0]->Reset();
+  world.Wait(kSecond);
+  EXPECT_TRUE(client->reset);
+}
+
+TEST(Relay, PausesTheBackendWhileTheClientReadsNothing) {
+  World world;
+  world.network.link_options.window_bytes = 1024;
+  world.network.link_options.high_mark = 64 * 1024;
+  const auto client = world.Connect();
+  world.Ask(*client, Post(kBody));
+  client->stream->Pause();
+  const size_t size = 4 << 20;
+  world.backends[0]->Say("HTTP/1.1 200 OK\r\ncontent-length: " + std::to_string(size) + "\r\n\r\n");
+  world.backends[0]->Say(std::string(size, 'x'));
+  world.Run();
+  EXPECT_GT(world.backends[0]->conns[0]->stream->buffered(), size / 2);
+  client->stream->Resume();
+  world.Run();
+  EXPECT_EQ(world.backends[0]->conns[0]->stream->buffered(), 0u);
+  EXPECT_EQ(client->heard.size() - client->heard.find("\r\n\r\n") - 4, size);
+}
+
+TEST(Elsewhere, GoesOnceForFreeWhenTheConnectionDies) {
+  config::Pool pool;
+  pool.retry.attempts = 0;
+  World world(3, pool);
+  const auto client = world.Connect();
+  world.Ask(*client, Post(kBody));
+  int requests = 0;
+  for (int i = 0; i < 2; ++i) {
+    Holder(world).Reset();
+    world.Run();
+  }
+  for (const auto& backend : world.backends) requests += backend->requests;
+  EXPECT_EQ(requests, 2);
+  EXPECT_EQ(StatusOf(client->Take()), 502);
+  EXPECT_FALSE(client->closed());
+}
+
+TEST(Elsewhere, IsAnotherBackend) {
+  World world(2);
+  const auto client = world.Connect();
+  world.Ask(*client, Post(kBody));
+  ScriptedBackend& first = Holder(world);
+  first.Reset();
+  world.Run();
+  ScriptedBackend& second = Other(world, first);
+  EXPECT_EQ(second.requests, 1);
+  EXPECT_TRUE(second.last_request.ends_with(kBody));
+  second.Say(Ok("fine"));
+  world.Run();
+  EXPECT_EQ(StatusOf(client->Take()), 200);
+  EXPECT_EQ(Retries(world, RetryReason::kReset), 1);
+}
+
+TEST(Elsewhere, IsWhereConnectionsAreTaken) {
+  World world(2);
+  world.backends[0]->Refuse();
+  world.backends[1]->answer = Ok("fine");
+  const auto client = world.Connect();
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(StatusOf(world.Ask(*client, Post(kBody))), 200);
+}
+
+TEST(Elsewhere, AReusedConnectionThatHadDiedIsNobodysFault) {
+  World world;
+  world.backends[0]->answer = Ok("fine");
+  const auto client = world.Connect();
+  world.Ask(*client, Post(kBody));
+  world.backends[0]->answer.clear();
+  world.Ask(*client, Post(kBody));
+  ASSERT_EQ(world.backends[0]->conns.size(), 1u);
+  world.backends[0]->answer = Ok("fresh");
+  world.backends[0]->Reset();
+  world.Run();
+  EXPECT_TRUE(client->Take().ends_with("fresh"));
+  EXPECT_EQ(world.backends[0]->conns.size(), 2u);
+  EXPECT_EQ(world.fleet->pools[0]->Ejected(), 0u);
+}
+
+TEST(Elsewhere, NotWithABodyThatWasOnlyPassedOn) {
+  World world(2);
+  const auto client = world.Connect();
+  world.Ask(*client, "POST /files HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n1234");
+  Holder(world).Reset();
+  world.Run();
+  EXPECT_EQ(StatusOf(client->Take()), 502);
+  EXPECT_EQ(world.backends[0]->requests + world.backends[1]->requests, 1);
+}
+
+TEST(Elsewhere, AfterAGatewayErrorIfTheBudgetHasRoom) {
+  World world(2);
+  for (const auto& backend : world.backends) backend->answer = Ok("fine");
+  world.backends[0]->answer = "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 3\r\n\r\nbad";
+  const auto client = world.Connect();
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(StatusOf(world.Ask(*client, Post(kBody))), 200);
+  EXPECT_GE(Retries(world, RetryReason::kStatus), 1);
+  while (world.pool().budget.TryBegin()) continue;
+  int bad = 0;
+  for (int i = 0; i < 2; ++i) bad += StatusOf(world.Ask(*client, Post(kBody))) == 502;
+  EXPECT_EQ(bad, 1);
+}
+
+TEST(Elsewhere, WhenTheFirstTokenIsLateWhileTheHeadIsHeld) {
+  World world(2);
+  const auto client = world.Connect();
+  world.Ask(*client, Post(kStream));
+  ScriptedBackend& first = Holder(world);
+  first.Say(kEventsHead);
+  world.Wait(59 * kSecond);
+  EXPECT_EQ(client->heard, "");
+  EXPECT_EQ(Other(world, first).requests, 0);
+  world.Wait(2 * kSecond);
+  ScriptedBackend& second = Other(world, first);
+  ASSERT_EQ(second.requests, 1);
+  EXPECT_TRUE(first.conns.back()->ended);
+  second.Say(std::string(kEventsHead) + Chunk(kToken) + Chunk(""));
+  world.Run();
+  EXPECT_TRUE(client->Take().ends_with(Chunk(kToken) + Chunk("")));
+}
+
+TEST(Elsewhere, AtOnceWhenTheBackendIsFoundToBeGone) {
+  World world(2);
+  const auto client = world.Connect();
+  world.Ask(*client, Post(kBody));
+  ScriptedBackend& first = Holder(world);
+  for (const auto& backend : world.fleet->pools[0]->backends) {
+    if (backend->authority == first.address) backend->state.SetHealth(Health::kDown, world.network.now());
+  }
+  world.Wait(kSecond);
+  EXPECT_EQ(Other(world, first).requests, 1);
+}
+
+TEST(Busy, GoesElsewhereAndLetsTheBackendRest) {
+  World world(2);
+  world.backends[0]->answer = "HTTP/1.1 429 Too Many Requests\r\nretry-after: 3\r\ncontent-length: 0\r\n\r\n";
+  world.backends[1]->answer = Ok("fine");
+  const auto client = world.Connect();
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(StatusOf(world.Ask(*client, Post(kBody))), 200);
+  EXPECT_EQ(world.backends[0]->requests, 1);
+  world.Wait(4 * kSecond);
+  for (int i = 0; i < 2; ++i) world.Ask(*client, Post(kBody));
+  EXPECT_EQ(world.backends[0]->requests, 2);
+}
+
+TEST(Queue, HoldsRequestsUntilABackendHasRoomFirstComeFirstServed) {
+  World world(2, WithOneSlotEach());
+  std::vector<std::unique_ptr<Peer>> clients;
+  for (int i = 0; i < 4; ++i) {
+    clients.push_back(world.Connect());
+    world.Ask(*clients.back(), Post("{\"model\":\"" + std::to_string(i) + "\"}"));
+  }
+  EXPECT_EQ(world.pool().queue.size(), 2u);
+  world.Wait(100 * kMillisecond);
+  world.backends[0]->Say(Ok("fine"));
+  world.Wait(10 * kMillisecond);
+  EXPECT_EQ(world.pool().queue.size(), 1u);
+  EXPECT_TRUE(world.backends[0]->last_request.ends_with("{\"model\":\"2\"}"));
+  world.backends[0]->Say(Ok("fine"));
+  world.Wait(10 * kMillisecond);
+  EXPECT_TRUE(world.backends[0]->last_request.ends_with("{\"model\":\"3\"}"));
+  EXPECT_TRUE(world.pool().queue.empty());
+}
+
+TEST(Queue, IsBounded) {
+  World world(2, WithOneSlotEach(3));
+  std::vector<std::unique_ptr<Peer>> clients;
+  for (int i = 0; i < 6; ++i) clients.push_back(world.Connect());
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(world.Ask(*clients[i], Post(kBody)), "");
+  const std::string answer = world.Ask(*clients[5], Post(kBody));
+  EXPECT_EQ(StatusOf(answer), 429);
+  EXPECT_NE(answer.find("retry-after: 1\r\n"), std::string::npos);
+  EXPECT_EQ(world.pool().queue.size(), 3u);
+}
+
+TEST(Queue, IsLeftWith429AfterItsWaitWheneverItBegan) {
+  for (MonoTime phase = 0; phase < 20 * kMillisecond; phase += 1300) {
+    World world(2, WithOneSlotEach());
+    world.Wait(phase);
+    std::vector<std::unique_ptr<Peer>> clients;
+    for (int i = 0; i < 3; ++i) {
+      clients.push_back(world.Connect());
+      world.Ask(*clients.back(), Post(kStream));
+    }
+    world.Wait(29 * kSecond);
+    EXPECT_EQ(clients[2]->heard, "");
+    world.Wait(kSecond + 50 * kMillisecond);
+    EXPECT_EQ(StatusOf(clients[2]->heard), 429) << phase;
+  }
+}
+
+TEST(Queue, OfAPolicyFileThatIsGoneIsStillServed) {
+  World world(2, WithOneSlotEach());
+  std::vector<std::unique_ptr<Peer>> clients;
+  for (int i = 0; i < 3; ++i) {
+    clients.push_back(world.Connect());
+    world.Ask(*clients.back(), Post(kBody));
+  }
+  world.context->snapshot = world.MakeSnapshot();
+  world.Wait(kSecond);
+  world.backends[0]->answer = Ok("fine");
+  world.backends[0]->Say(Ok("fine"));
+  world.Wait(kSecond);
+  EXPECT_EQ(StatusOf(clients[2]->Take()), 200);
+}
+
+TEST(Timeout, OfConnectingIs504WhereNobodyElseIs) {
+  World world;
+  world.network.black_holes.insert(world.backends[0]->address);
+  const auto client = world.Connect();
+  world.Ask(*client, Post(kBody));
+  world.Wait(900 * kMillisecond);
+  EXPECT_EQ(client->heard, "");
+  world.Wait(200 * kMillisecond);
+  const std::string answer = client->Take();
+  EXPECT_EQ(StatusOf(answer), 504);
+  EXPECT_NE(answer.find("\"backend_connect_timeout\""), std::string::npos);
+}
+
+TEST(Timeout, OfAnAnswerIs504AndNotToBeRetried) {
+  World world;
+  const auto client = world.Connect();
+  world.Ask(*client, Post(kBody));
+  world.Wait(599 * kSecond);
+  EXPECT_EQ(client->heard, "");
+  world.Wait(2 * kSecond);
+  const std::string answer = client->Take();
+  EXPECT_EQ(StatusOf(answer), 504);
+  EXPECT_NE(answer.find("x-should-retry: false\r\n"), std::string::npos);
+  EXPECT_TRUE(world.backends[0]->conns[0]->ended);
+  EXPECT_FALSE(client->closed());
+}
+
+TEST(Timeout, OfAnIdleStreamEndsIt) {
+  World world;
+  const auto client = world.Connect();
+  world.Ask(*client, Post(kStream));
+  world.backends[0]->Say(std::string(kEventsHead) + Chunk(kToken));
+  for (int i = 0; i < 3; ++i) {
+    world.Wait(59 * kSecond);
+    world.backends[0]->Say(Chunk(kToken));
+  }
+  world.Wait(59 * kSecond);
+  EXPECT_FALSE(client->closed());
+  world.Wait(3 * kSecond);
+  EXPECT_NE(client->heard.find("\"backend_idle_timeout\""), std::string::npos);
+  EXPECT_TRUE(client->closed());
+}
+
+TEST(Timeout, OfTheFirstTokenIsNotPutOffByEventsWithoutOne) {
+  World world;
+  const auto client = world.Connect();
+  world.Ask(*client, Post(kStream));
+  world.backends[0]->Say(kEventsHead);
+  for (int i = 0; i < 12 && !client->closed(); ++i) {
+    world.backends[0]->Say(Chunk(": still here\n\n"));
+    world.Wait(6 * kSecond);
+  }
+  EXPECT_NE(client->heard.find("data: {\"error\""), std::string::npos);
+}
+
+TEST(Timeout, OfAnEventStreamThatIsNoInferenceIsTheIdleOne) {
+  World world;
+  const auto client = world.Connect();
+  world.Ask(*client, "GET /events HTTP/1.1\r\nhost: a\r\n\r\n");
+  world.backends[0]->Say(kEventsHead);
+  for (int i = 0; i < 20; ++i) {
+    world.backends[0]->Say(Chunk("data: x\n\n"));
+    world.Wait(50 * kSecond);
+  }
+  EXPECT_FALSE(client->closed());
+  world.Wait(62 * kSecond);
+  EXPECT_TRUE(client->closed());
+}
+
+TEST(Shortage, OfHealthyBackendsIs503) {
+  World world;
+  world.fleet->pools[0]->backends[0]->state.SetHealth(Health::kDown, world.network.now());
+  const auto client = world.Connect();
+  world.Wait(20 * kMillisecond);
+  const std::string answer = world.Ask(*client, Post(kBody));
+  EXPECT_EQ(StatusOf(answer), 503);
+  EXPECT_NE(answer.find("pool main has no healthy backend"), std::string::npos);
+  EXPECT_NE(answer.find("retry-after: "), std::string::npos);
+}
+
+TEST(Answer, ThatIsNoHttpIs502) {
+  World world;
+  world.backends[0]->answer = "nonsense\r\n\r\n";
+  const auto client = world.Connect();
+  const std::string answer = world.Ask(*client, Post(kBody));
+  EXPECT_EQ(StatusOf(answer), 502);
+  EXPECT_NE(answer.find("\"backend_bad_answer\""), std::string::npos);
+}
+
+}  // namespace
+}  // namespace penstock

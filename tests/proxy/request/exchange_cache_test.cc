@@ -1,0 +1,233 @@
+// Results shared between requests: hits, followers, and who leads when one fails.
+#include <string>
+
+#include <gtest/gtest.h>
+
+#include "proxy/request/exchange.h"
+#include "tests/proxy/request/world.h"
+
+namespace penstock {
+namespace {
+
+constexpr std::string_view kBody = R"({"model":"m","temperature":0})";
+constexpr std::string_view kSame = R"({ "temperature":0, "model":"\u006d" })";
+constexpr std::string_view kToken = "data: {\"choices\":[{\"text\":\"a\"}]}\n\n";
+
+ResultCacheSettings Settings() {
+  ResultCacheSettings settings;
+  settings.name = "results";
+  return settings;
+}
+
+struct CacheWorld : World {
+  explicit CacheWorld(size_t backends = 1, const ResultCacheSettings& settings = Settings())
+      : World(backends, {}, {}, &settings) {}
+  int requests() const {
+    int sum = 0;
+    for (const auto& backend : backends) sum += backend->requests;
+    return sum;
+  }
+};
+
+bool Has(std::string_view answer, std::string_view text) {
+  return answer.find(text) != std::string_view::npos;
+}
+
+TEST(SharedResult, IsReplayedToTheSameRequest) {
+  CacheWorld world;
+  world.backends[0]->answer = Ok("fine");
+  const auto client = world.Connect();
+  const std::string first = world.Ask(*client, Post(kBody));
+  EXPECT_TRUE(Has(first, "cache-status: penstock; fwd=uri-miss; stored\r\n"));
+  world.Wait(5 * kSecond);
+  const std::string second = world.Ask(*client, Post(kSame));
+  EXPECT_TRUE(Has(second, "cache-status: penstock; hit; ttl=595\r\n")) << second;
+  EXPECT_TRUE(Has(second, "age: 5\r\n"));
+  EXPECT_TRUE(Has(second, "content-type: application/json\r\n"));
+  EXPECT_TRUE(second.ends_with("\r\n\r\nfine"));
+  EXPECT_EQ(world.requests(), 1);
+}
+
+TEST(SharedResult, OfAStreamIsReplayedAsAStream) {
+  CacheWorld world;
+  const std::string body = R"({"model":"m","temperature":0,"stream":true})";
+  world.backends[0]->answer = std::string(kEventsHead) + Chunk(kToken) + Chunk("data: [DONE]\n\n") + Chunk("");
+  const auto client = world.Connect();
+  world.Ask(*client, Post(body));
+  const std::string second = world.Ask(*client, Post(body));
+  EXPECT_TRUE(Has(second, "penstock; hit"));
+  EXPECT_TRUE(Has(second, "content-type: text/event-stream\r\n"));
+  EXPECT_TRUE(Has(second, kToken));
+  EXPECT_TRUE(second.ends_with("0\r\n\r\n"));
+  EXPECT_EQ(world.requests(), 1);
+}
+
+TEST(SharedResult, ThatIsLongReachesAClientWhoseSideTakesItAtOnce) {
+  CacheWorld world;
+  const std::string body(900'000, 'x');
+  world.backends[0]->answer = Ok(body);
+  const auto client = world.Connect();
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE(world.Ask(*client, Post(kBody)).ends_with(body));
+  EXPECT_EQ(world.requests(), 1);
+}
+
+TEST(SharedResult, IsOnlyForRequestsThatAreDeterministic) {
+  CacheWorld world;
+  world.backends[0]->answer = Ok("fine");
+  const auto client = world.Connect();
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_TRUE(Has(world.Ask(*client, Post(R"({"model":"m"})")), "fwd=bypass; detail=not-deterministic"));
+  }
+  EXPECT_EQ(world.requests(), 2);
+}
+
+TEST(SharedResult, IsNotSharedBetweenKeys) {
+  CacheWorld world;
+  world.backends[0]->answer = Ok("fine");
+  const auto client = world.Connect();
+  for (const std::string key : {"one", "two"}) {
+    world.Ask(*client, "POST /v1/completions HTTP/1.1\r\nhost: a\r\nauthorization: Bearer " + key +
+                           "\r\ncontent-length: " + std::to_string(kBody.size()) + "\r\n\r\n" + std::string(kBody));
+  }
+  EXPECT_EQ(world.requests(), 2);
+}
+
+TEST(SharedResult, IsNotUsedWhileTheBackendsWeightsDisagree) {
+  CacheWorld world;
+  world.backends[0]->answer = Ok("fine");
+  world.fleet->pools[0]->weights = kWeightsDisagree;
+  const auto client = world.Connect();
+  EXPECT_TRUE(Has(world.Ask(*client, Post(kBody)), "detail=weights-disagree"));
+}
+
+TEST(SharedResult, IsNoErrorsResult) {
+  CacheWorld world;
+  world.backends[0]->answer = "HTTP/1.1 400 Bad Request\r\ncontent-length: 2\r\n\r\nno";
+  const auto client = world.Connect();
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(StatusOf(world.Ask(*client, Post(kBody))), 400);
+  EXPECT_EQ(world.requests(), 2);
+}
+
+TEST(Follower, JoinsTheSameRequestInProgress) {
+  CacheWorld world;
+  const auto first = world.Connect();
+  const auto second = world.Connect();
+  world.Ask(*first, Post(kBody));
+  world.Ask(*second, Post(kSame));
+  EXPECT_EQ(world.requests(), 1);
+  world.backends[0]->Say("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nfin");
+  world.Run();
+  EXPECT_TRUE(first->heard.ends_with("fin"));
+  EXPECT_TRUE(Has(second->heard, "fwd=uri-miss; collapsed"));
+  EXPECT_TRUE(second->heard.ends_with(Chunk("fin")));
+  world.backends[0]->Say("al\n");
+  world.Run();
+  EXPECT_TRUE(first->heard.ends_with("final\n"));
+  EXPECT_TRUE(second->heard.ends_with(Chunk("al\n") + Chunk("")));
+  EXPECT_EQ(StatusOf(world.Ask(*second, Post(kBody))), 200);
+}
+
+TEST(Follower, LeadsWhenTheOneThatLedLeftBeforeItsAnswer) {
+  CacheWorld world(2);
+  auto first = world.Connect();
+  const auto second = world.Connect();
+  const auto third = world.Connect();
+  world.Ask(*first, Post("{"));
+  world.network.black_holes.insert(world.backends[0]->address);
+  world.network.black_holes.insert(world.backends[1]->address);
+  world.Ask(*first, Post(kBody));
+  world.Ask(*second, Post(kBody));
+  world.Ask(*third, Post(kBody));
+  world.network.black_holes.clear();
+  first.reset();
+  world.Run();
+  EXPECT_EQ(world.requests(), 1);
+  for (const auto& backend : world.backends) {
+    if (backend->requests > 0) {
+      EXPECT_TRUE(backend->last_request.ends_with(kBody));
+      backend->Say(Ok("fine"));
+    }
+  }
+  world.Run();
+  EXPECT_TRUE(second->heard.ends_with("fine"));
+  EXPECT_TRUE(Has(third->heard, "fine"));
+}
+
+TEST(Follower, LeadsWhenTheOneThatLedFails) {
+  config::Pool pool;
+  const ResultCacheSettings settings = Settings();
+  pool.retry.attempts = 0;
+  World world(3, pool, {}, &settings);
+  const auto first = world.Connect();
+  const auto second = world.Connect();
+  world.Ask(*first, Post(kBody));
+  world.Ask(*second, Post(kBody));
+  for (int i = 0; i < 2; ++i) {
+    for (const auto& backend : world.backends) {
+      if (backend->requests > 0 && !backend->conns.back()->ended) {
+        backend->Reset();
+        break;
+      }
+    }
+    world.Run();
+  }
+  EXPECT_EQ(StatusOf(first->Take()), 502);
+  for (const auto& backend : world.backends) {
+    if (backend->requests > 0 && !backend->conns.back()->ended) backend->Say(Ok("fine"));
+  }
+  world.Run();
+  EXPECT_TRUE(second->heard.ends_with("fine"));
+}
+
+TEST(Follower, IsServedToTheEndAfterTheOneThatLedHasLeft) {
+  CacheWorld world;
+  auto first = world.Connect();
+  const auto second = world.Connect();
+  world.Ask(*first, Post(kBody));
+  world.Ask(*second, Post(kBody));
+  first.reset();
+  world.Run();
+  EXPECT_FALSE(world.backends[0]->conns[0]->ended);
+  EXPECT_EQ(world.context->orphans.size(), 1u);
+  world.backends[0]->Say(Ok("fine"));
+  world.Run();
+  EXPECT_TRUE(Has(second->heard, "fine"));
+  EXPECT_TRUE(world.context->orphans.empty());
+  EXPECT_TRUE(Has(world.Ask(*second, Post(kBody)), "fine"));
+  EXPECT_EQ(world.requests(), 1);
+}
+
+TEST(Follower, WhenTheLastHasLeftTheBackendIsToldToStop) {
+  CacheWorld world;
+  auto first = world.Connect();
+  auto second = world.Connect();
+  world.Ask(*first, Post(kBody));
+  world.Ask(*second, Post(kBody));
+  first.reset();
+  world.Run();
+  second.reset();
+  world.Run();
+  world.backends[0]->Say("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nfin");
+  world.Run();
+  EXPECT_TRUE(world.backends[0]->conns[0]->ended);
+  EXPECT_TRUE(world.context->orphans.empty());
+}
+
+TEST(Follower, OfAnAnswerThatBreaksOffIsCutToo) {
+  CacheWorld world;
+  const auto first = world.Connect();
+  const auto second = world.Connect();
+  world.Ask(*first, Post(kBody));
+  world.Ask(*second, Post(kBody));
+  world.backends[0]->Say("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nfin");
+  world.Run();
+  world.backends[0]->Reset();
+  world.Wait(kSecond);
+  EXPECT_TRUE(first->closed());
+  EXPECT_TRUE(second->closed());
+  EXPECT_FALSE(second->heard.ends_with("0\r\n\r\n"));
+  EXPECT_EQ(world.cache->stats().entries, 0u);
+}
+
+}  // namespace
+}  // namespace penstock

@@ -1,0 +1,86 @@
+#include "proxy/request/worker_context.h"
+
+#include <memory>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "proxy/request/exchange.h"
+#include "tests/proxy/request/world.h"
+
+namespace penstock {
+namespace {
+
+constexpr std::string_view kBody = R"({"model":"m"})";
+
+TEST(WorkerContext, ReusesExchangesOnceTheTurnIsOver) {
+  World world;
+  WorkerContext& context = *world.context;
+  std::unique_ptr<Exchange> exchange = context.TakeExchange();
+  const Exchange* const place = exchange.get();
+  {
+    Turn::Scope scope(context.turn);
+    context.Recycle(std::move(exchange));
+    EXPECT_NE(context.TakeExchange().get(), place);
+  }
+  EXPECT_EQ(context.TakeExchange().get(), place);
+}
+
+TEST(WorkerContext, KeepsOneListOfConnectionsForEachBackend) {
+  World world(2);
+  const auto& backends = world.fleet->pools[0]->backends;
+  ConnPool& first = world.context->Connections(backends[0]);
+  EXPECT_EQ(&world.context->Connections(backends[0]), &first);
+  EXPECT_NE(&world.context->Connections(backends[1]), &first);
+}
+
+TEST(WorkerContext, DropsIdleConnectionsToBackendsThatNoFileNames) {
+  World world(2);
+  for (const auto& backend : world.backends) backend->answer = Ok("fine");
+  const auto client = world.Connect();
+  for (int i = 0; i < 2; ++i) world.Ask(*client, Post(kBody));
+  world.context->DropConnectionsOutside(*FleetOf({}, 1, world.fleet.get()));
+  world.Run();
+  EXPECT_FALSE(world.backends[0]->conns[0]->ended);
+  EXPECT_TRUE(world.backends[1]->conns[0]->ended);
+}
+
+TEST(WorkerContext, LeavesConnectionsThatCarryARequest) {
+  World world(1);
+  const auto client = world.Connect();
+  world.Ask(*client, Post(kBody));
+  const auto other = std::make_shared<Fleet>();
+  world.context->DropConnectionsOutside(*other);
+  world.Run();
+  EXPECT_FALSE(world.backends[0]->conns[0]->ended);
+  world.backends[0]->Say(Ok("fine"));
+  world.Run();
+  EXPECT_TRUE(client->heard.ends_with("fine"));
+  world.context->DropConnectionsOutside(*other);
+  world.Run();
+  EXPECT_TRUE(world.backends[0]->conns[0]->ended);
+}
+
+TEST(WorkerContext, AQueueThatFindsNoRoomKeepsItsOrder) {
+  config::Pool pool;
+  config::Backend backend;
+  backend.name = backend.address = "127.0.0.1:9001";
+  backend.max_requests = 1;
+  pool.backends = {backend};
+  World world(1, pool);
+  std::vector<std::unique_ptr<Peer>> clients;
+  for (int i = 0; i < 4; ++i) {
+    clients.push_back(world.Connect());
+    world.Ask(*clients.back(), Post(kBody));
+  }
+  const std::vector<Exchange*> before(world.pool().queue.begin(), world.pool().queue.end());
+  ASSERT_EQ(before.size(), 3u);
+  for (int i = 0; i < 5; ++i) {
+    Turn::Scope scope(world.context->turn);
+    world.context->PumpQueue(world.pool());
+  }
+  EXPECT_EQ(std::vector<Exchange*>(world.pool().queue.begin(), world.pool().queue.end()), before);
+}
+
+}  // namespace
+}  // namespace penstock
