@@ -120,7 +120,7 @@ class SlowEngineTest(StackTest):
     def test_an_engine_twice_as_slow_gets_less_and_the_decisions_say_why(self):
         def engine(speed):
             return {"device": "emulated", "ranks": 1, "more": ("--timing", "v100", "--speed", str(speed))}
-        stack = self.stack(engines=[engine(2), engine(2), engine(1)], policy=policy())
+        stack = self.stack(engines=[engine(1), engine(1), engine(0.5)], policy=policy())
         slow = stack.engine_addresses[2]
         with Load(stack.proxy_address, clients=12, streamed=True, tokens=8) as load:
             wait_until(lambda: len(load.done()) > 40, "the first latencies are known")
@@ -297,8 +297,9 @@ class BrokenBackendTest(StackTest):
 
     def test_moving_from_a_lost_backend_needs_no_budget_and_other_retries_do(self):
         bad, good = self.backend(), self.backend(lambda request: request.stream("well"))
-        stack = self.proxy(bad, good, policy=BLIND + "    circuit_breaker: {enabled: false}\n"
-                                                     "    retry: {attempts: 1, budget: 0%, budget_min: 0}\n")
+        text = BLIND.replace("workers: 2", "workers: 1")
+        stack = self.proxy(bad, good, policy=text + "    circuit_breaker: {enabled: false}\n"
+                                                    "    retry: {attempts: 1, budget: 0%, budget_min: 0}\n")
         for script in (lambda request: request.reset(), lambda request: (request.begin_events(), request.reset())):
             bad.script = script
             for _ in range(6):
