@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -115,6 +116,21 @@ TEST_F(AccessLogFile, WhatIsNotWrittenInTimeIsDroppedAndCountedUpToALimit) {
   ::signal(SIGPIPE, SIG_IGN);  // As the proxy does.
   ::close(reader);
   log->reset();
+}
+
+TEST_F(AccessLogFile, LinesOfManyThreadsStayWhole) {
+  {
+    auto log = AccessLog::Open(path_);
+    ASSERT_TRUE(log.ok()) << log.status();
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 4; ++i) {
+      threads.emplace_back([&log] {
+        for (int k = 0; k < 200; ++k) (*log)->Write({});
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+  }
+  EXPECT_EQ(Lines().size(), 800u);
 }
 
 }  // namespace

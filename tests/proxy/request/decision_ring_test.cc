@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/proxy/backends/worlds.h"
+#include "tests/support/allocations.h"
 
 namespace penstock {
 namespace {
@@ -116,6 +117,27 @@ TEST_F(Decisions, ALongRequestIdIsFoundByWhatWasKeptOfIt) {
   Add(ring, id, {1});
   ASSERT_EQ(Find(ring, id).size(), 1u);
   EXPECT_EQ(Find(ring, id)[0]["request_id"], std::string(DecisionRecord::kIdBytes - 1, 'i'));
+}
+
+TEST_F(Decisions, ARingOfNoRecordsKeepsNone) {
+  DecisionRing ring(0);
+  Add(ring, "r", {1});
+  EXPECT_TRUE(Find(ring, "r").empty());
+  EXPECT_TRUE(NewestIds(ring, 5).empty());
+}
+
+TEST_F(Decisions, ARecordIsMadeWithoutAllocating) {
+  DecisionRing ring(4);
+  const std::vector<lb::Candidate> candidates(12, {.id = pool_->backends[3]->id});
+  const std::vector<lb::Terms> terms(12);
+  const DecisionRing::Choice choice{.request_id = "0123456789abcdef0123456789abcdef",
+                                    .pool = "a pool with a name of some length",
+                                    .algorithm = "weighted_score",
+                                    .candidates = candidates,
+                                    .terms = terms};
+  const uint64_t before = AllocationCount();
+  for (int i = 0; i < 10; ++i) ring.Add(choice, *pool_);
+  EXPECT_EQ(AllocationCount(), before);
 }
 
 }  // namespace

@@ -154,5 +154,12 @@ TEST(Canonical, OfADamagedBodyIsTheSameValue) {
   });
 }
 
+TEST(Canonical, DifferentRequestsStayDifferent) {
+  EXPECT_NE(Canonical(R"({"model":"m","a":"1"})"), Canonical(R"({"model":"m","a":1})"));
+  EXPECT_NE(Canonical(R"({"model":"m","a":"\\u0061"})"), Canonical(R"({"model":"m","a":"\u0061"})"));
+  EXPECT_NE(Canonical(R"({"model":"m","a":null})"), Canonical(R"({"model":"m"})"));
+  EXPECT_NE(Canonical(R"({"model":"m","a":[1,2]})"), Canonical(R"({"model":"m","a":[2,1]})"));
+}
+
 }  // namespace
 }  // namespace penstock
