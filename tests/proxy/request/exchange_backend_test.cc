@@ -151,6 +151,39 @@ TEST(Relay, PausesTheBackendWhileTheClientReadsNothing) {
   EXPECT_EQ(client->heard.size() - client->heard.find("\r\n\r\n") - 4, size);
 }
 
+TEST(Relay, PausesTheClientWhileTheBackendReadsNothing) {
+  World world;
+  world.network.link_options.window_bytes = 1024;
+  world.network.link_options.high_mark = 64 * 1024;
+  const auto client = world.Connect();
+  const size_t size = 4 << 20;
+  world.Ask(*client, "PUT /files/1 HTTP/1.1\r\nhost: a\r\ncontent-length: " + std::to_string(size) + "\r\n\r\nx");
+  auto& conn = *world.backends[0]->conns[0];
+  conn.stream->Pause();
+  world.Ask(*client, std::string(size - 1, 'x'));
+  EXPECT_GT(client->stream->buffered(), size / 2);
+  conn.stream->Resume();
+  world.Run();
+  EXPECT_EQ(world.backends[0]->requests, 1);
+  world.backends[0]->Say(Ok("kept"));
+  world.Run();
+  EXPECT_TRUE(client->heard.ends_with("kept"));
+}
+
+TEST(Relay, HoldsLittleOfABodyWhileItsBackendIsDialled) {
+  World world;
+  world.network.link_options.window_bytes = 1024;
+  world.network.black_holes.insert(world.backends[0]->address);
+  const auto client = world.Connect();
+  const size_t size = 4 << 20;
+  world.Ask(*client, "PUT /files/1 HTTP/1.1\r\nhost: a\r\ncontent-length: " + std::to_string(size) + "\r\n\r\n");
+  world.Ask(*client, std::string(size, 'x'));
+  EXPECT_GT(client->stream->buffered(), size - 4 * Exchange::kHeldMax);
+  EXPECT_LE(world.totals.buffered_bytes, 2 * Exchange::kHeldMax);
+  world.Wait(2 * kSecond);
+  EXPECT_EQ(StatusOf(client->Take()), 504);
+}
+
 TEST(Elsewhere, GoesOnceForFreeWhenTheConnectionDies) {
   config::Pool pool;
   pool.retry.attempts = 0;
