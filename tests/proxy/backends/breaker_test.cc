@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "proxy/base/random.h"
+#include "tests/support/seeds.h"
 
 namespace penstock {
 namespace {
@@ -306,11 +307,7 @@ class Simulation {
 };
 
 TEST(BreakerSim, KeepsItsPromisesThroughThreeHundredLives) {
-  for (uint64_t seed = 1; seed <= 300; ++seed) {
-    SCOPED_TRACE(testing::Message() << "seed " << seed);
-    Simulation(seed).Run();
-    if (HasFailure()) return;
-  }
+  ForEachSeed(300, [](uint64_t seed) { Simulation(seed).Run(); });
 }
 
 TEST(BreakerThreads, ManyWorkersNeverExceedTheProbes) {
