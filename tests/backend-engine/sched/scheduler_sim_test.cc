@@ -2,11 +2,8 @@
 // cancels and broken logits. In each, after every step: the books are right,
 // the device reads what it wrote (see driver.h), budgets hold. At the end:
 // every sequence ended exactly once and nothing is in use.
-//
-// Repeat one world: PENSTOCK_SEED=n, and --gtest_filter for this test.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <map>
 #include <random>
 #include <set>
@@ -15,6 +12,7 @@
 #include "backend-engine/sched/admission.h"
 #include "backend-engine/sched/scheduler.h"
 #include "tests/backend-engine/sched/driver.h"
+#include "tests/support/seeds.h"
 
 namespace penstock::engine {
 namespace {
@@ -176,14 +174,7 @@ class World {
 };
 
 TEST(SchedulerSim, EverySequenceEndsOnceAndNothingIsLeft) {
-  uint64_t first = 1;
-  uint64_t last = 3000;
-  if (const char* seed = std::getenv("PENSTOCK_SEED")) first = last = std::stoull(seed);
-  for (uint64_t seed = first; seed <= last; ++seed) {
-    SCOPED_TRACE("repeat with PENSTOCK_SEED=" + std::to_string(seed));
-    World(seed).Run();
-    if (HasFailure()) return;
-  }
+  ForEachSeed(3000, [](uint64_t seed) { World(seed).Run(); });
 }
 
 }  // namespace
