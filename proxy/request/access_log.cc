@@ -47,6 +47,7 @@ std::string Line(const AccessLogEntry& entry) {
   AppendMember("model", entry.model, out);
   AppendMember("cache", entry.cache, out);
   AppendMember("response_flags", entry.flag, out);
+  AppendMember("response_code_details", entry.details, out);
   AppendMember("client", entry.client, out);
   fmt::format_to(std::back_inserter(out),
                  R"(,"response_code":{},"stream":{},"attempts":{},"bytes_received":{},"bytes_sent":{},)"

@@ -22,7 +22,7 @@ namespace penstock {
 
 struct AccessLogEntry {
   absl::Time start;
-  std::string_view request_id, method, path, route, pool, backend, model, cache, flag, client;
+  std::string_view request_id, method, path, route, pool, backend, model, cache, flag, details, client;
   uint16_t status = 0;
   bool stream = false;
   uint32_t attempts = 0;

@@ -242,9 +242,10 @@ void Exchange::Fail(ReplyCode code, std::string_view message, std::string_view p
                     MonoTime retry_after) {
   if (phase_ == Phase::kDone) return;
   const ReplyInfo& info = InfoOf(code);
-  flag_ = info.code;
+  details_ = info.code;
   if (const std::optional<Flag> flag = FlagOf(code)) {
     (pool_ == nullptr ? context_.no_pool : pool_->cells).AddFlag(*flag);
+    flag_ = kFlagNames[static_cast<size_t>(*flag)];
   }
   EndAttempt(Outcome::kClientLeft);  // Whoever knew better has ended it already.
   LeaveConnection();
@@ -306,7 +307,8 @@ void Exchange::OnClientGone(std::unique_ptr<Exchange> self) {
     context_.orphans.push_back(std::move(self));
     return LeadAlone();
   }
-  flag_ = "client_gone";
+  flag_ = kFlagNames[static_cast<size_t>(Flag::kDC)];
+  details_ = "client_gone";
   (pool_ == nullptr ? context_.no_pool : pool_->cells).AddFlag(Flag::kDC);
   status_ = head_sent_ ? status_ : 499;
   EndAttempt(Outcome::kClientLeft);
@@ -370,6 +372,7 @@ void Exchange::Record() {
        .model = model_,
        .cache = kCacheWords[static_cast<size_t>(cache_use_)],
        .flag = flag_,
+       .details = details_,
        .client = client_,
        .status = status_,
        .stream = stream_,
@@ -392,7 +395,7 @@ void Exchange::Clear() {
   flight_.reset();
   wake_.reset();
   pool_ = nullptr;
-  route_ = model_ = request_id_ = cache_detail_ = flag_ = {};
+  route_ = model_ = request_id_ = cache_detail_ = flag_ = details_ = {};
   backend_name_.clear();
   last_failure_ = {};
   tried_count_ = 0;
@@ -439,7 +442,7 @@ void Exchange::OnTimeout() {
       return Fail(ReplyCode::kQueueFull,
                   fmt::format("every backend of pool {} stayed busy for {}", pool_->settings.name,
                               absl::FormatDuration(pool_->settings.queue.wait)),
-                  {}, kSecond);
+                  {}, pool_->drain_rate.TimeFor(pool_->queue.size()));
     case Phase::kAwaiting: return CheckAwaiting();
     case Phase::kRelaying:
       if (answer_paused_ && session_ != nullptr) return CheckClient();

@@ -171,7 +171,8 @@ class Exchange final : public BackendConn::User {
   bool stale_retried_ = false;
   bool admitted_ = false;
   uint16_t status_ = 0;
-  std::string_view flag_;             // Why it failed, for the log: a word of ErrorReply.
+  std::string_view flag_;             // Why it failed, for the log: letters of kFlagNames,
+  std::string_view details_;          // and the error's code.
   uint32_t prompt_tokens_ = 0;
   uint64_t bytes_received_ = 0, bytes_sent_ = 0, buffered_ = 0;
   int64_t event_count_ = 0;

@@ -103,7 +103,7 @@ void Exchange::Enqueue() {
     return Fail(ReplyCode::kQueueFull,
                 fmt::format("every backend of pool {} is busy and {} requests wait already",
                             pool_->settings.name, pool_->queue.size()),
-                {}, kSecond);
+                {}, pool_->drain_rate.TimeFor(pool_->queue.size()));
   }
   phase_ = Phase::kQueued;
   if (queued_since_ == 0) queued_since_ = context_.loop.now();
@@ -233,6 +233,7 @@ void Exchange::EndAttempt(Outcome outcome, MonoTime retry_after) {
     ++tries_.faults;
     if (tried_count_ < kTriedMax) tried_[tried_count_++] = attempt_.backend()->id;
   }
+  if (outcome == Outcome::kOk) pool_->drain_rate.Ended(context_.loop.now());
   pool_->table.End(attempt_, outcome, context_.loop.now(), retry_after);
   if (!pool_->queue.empty()) context_.ArmQueueTimer(snapshot_);
 }

@@ -4,6 +4,7 @@
 // ProcessTotals, whose three counters the limits of the whole process need.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <list>
@@ -41,6 +42,26 @@ struct ProcessTotals {
 // served, each with its own deadline.
 using WaitQueue = std::list<Exchange*>;
 
+// How fast a pool finishes requests, as one worker sees it: what an honest
+// Retry-After is made of.
+class DrainRate {
+ public:
+  void Ended(MonoTime now) {
+    if (last_ > 0) gap_ += (static_cast<double>(now - last_) - gap_) / 16;
+    last_ = now;
+  }
+  // When `waiting` requests will have been served; one second without data.
+  MonoTime TimeFor(size_t waiting) const {
+    if (last_ == 0 || gap_ <= 0) return kSecond;
+    return std::clamp(static_cast<MonoTime>(gap_ * static_cast<double>(waiting + 1)), kSecond,
+                      60 * kSecond);
+  }
+
+ private:
+  MonoTime last_ = 0;
+  double gap_ = 0;               // Microseconds between two ends, smoothed over about 16.
+};
+
 // One worker's view of one pool, as one policy file describes it.
 struct PoolContext {
   PoolContext(std::shared_ptr<const PoolState> state, uint32_t worker, uint64_t seed,
@@ -55,6 +76,7 @@ struct PoolContext {
   const std::shared_ptr<ResultCache> cache;  // May be null.
   bool cache_only_deterministic = true;
   RetryBudget budget;
+  DrainRate drain_rate;
   WaitQueue queue;
   const size_t queue_max;        // This worker's share.
   // Settings in the loop's unit.

@@ -84,3 +84,17 @@ TEST(WorkerContext, AQueueThatFindsNoRoomKeepsItsOrder) {
 
 }  // namespace
 }  // namespace penstock
+
+namespace penstock {
+namespace {
+
+TEST(DrainRate, SaysHowLongSoManyWillTake) {
+  DrainRate rate;
+  EXPECT_EQ(rate.TimeFor(100), kSecond);  // Nothing has ended yet.
+  for (MonoTime now = kSecond; now < 200 * kSecond; now += kSecond / 2) rate.Ended(now);
+  EXPECT_NEAR(static_cast<double>(rate.TimeFor(9)), 5.0 * kSecond, 0.1 * kSecond);
+  EXPECT_EQ(rate.TimeFor(1'000'000), 60 * kSecond);
+}
+
+}  // namespace
+}  // namespace penstock
