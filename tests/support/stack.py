@@ -29,7 +29,7 @@ __all__ = ["MODEL", "ROOT", "Answer", "EventStream", "RawConnection", "Stack", "
            "chat", "free_ports", "patient", "request", "wait_until"]
 
 BINARIES = os.environ.get("PENSTOCK_BIN", os.path.join(ROOT, "build-dev/bin"))
-_LOG_LINES = 60
+_LOG_LINES = 30
 _SANITIZER_REPORT = re.compile(r"(ERROR|WARNING): \w+Sanitizer|: runtime error: ")
 
 
@@ -208,12 +208,15 @@ caches:
         return path
 
     def logs(self):
-        """The last lines of every log, for the report of a failed test."""
+        """The last lines of every log, and a sanitizer's report whole, for a failed test."""
         text = []
         for name in sorted(os.listdir(self.folder)):
             if name.endswith(".log"):
                 with open(os.path.join(self.folder, name), encoding="utf-8", errors="replace") as log:
-                    text.append(f"--- {name}\n{''.join(log.readlines()[-_LOG_LINES:])}")
+                    lines = log.readlines()
+                reports = (at for at, line in enumerate(lines) if _SANITIZER_REPORT.search(line))
+                first = min(next(reports, len(lines)), max(0, len(lines) - _LOG_LINES))
+                text.append(f"--- {name}\n{''.join(lines[first:])}")
         return "\n".join(text)
 
     # --- policy
