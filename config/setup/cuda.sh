@@ -44,7 +44,7 @@ if ! fetch; then
   known+='|CERTIFICATE_VERIFY_FAILED|No space left on device'
   cause=$(grep -oE "$known" .cuda/pip/log | tail -n 1 || true)
   say "error: CUDA: pip could not fetch the wheels: ${cause:-$(grep -E '^ERROR' .cuda/pip/log | tail -n 1)};" \
-    "check that https://pypi.org can be reached (a mirror: export PIP_INDEX_URL=...) and run this again"
+    "check that the Python package index can be reached (a mirror: export PIP_INDEX_URL=...) and run this again"
   exit $kNotFetched
 fi
 mv .cuda/site/nvidia/cu13/* .cuda/

@@ -14,15 +14,13 @@ llhttp_is_there() {
   [ -e /usr/include/llhttp.h ] && pkg-config --atleast-version=9.2 libllhttp 2>/dev/null
 }
 
-# The mirrors this system gets bookworm itself from, in both notations of apt's
-# sources, then Debian's own.
+# The mirrors this system gets bookworm itself from, in both notations of apt's sources.
 mirrors() {
   {
     cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null |
       awk '$1 == "deb" { for (i = 2; i < NF; ++i) if ($i ~ /^https?:/ && $(i + 1) == "bookworm") print $i }'
     cat /etc/apt/sources.list.d/*.sources 2>/dev/null |
       awk -v RS= '/(^|\n)Suites:[^\n]*bookworm([ \n]|$)/' | sed -n 's/^URIs: *\([^ ]*\).*/\1/p'
-    echo http://deb.debian.org/debian
   } | sed 's,/*$,,' | awk '!seen[$0]++'
 }
 
@@ -35,6 +33,8 @@ mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial"
 alone=(-o "Dir::Etc::sourcelist=$dir/trixie.sources" -o Dir::Etc::sourceparts=/dev/null
        -o "Dir::State::lists=$dir/lists" -o "Dir::Cache=$dir/cache")
 mapfile -t mirror <<<"$(mirrors)"
+[ -n "${mirror[0]}" ] ||
+  die "llhttp: /etc/apt names no http mirror of bookworm to take Debian 13's package from; add one and run this again"
 for i in "${!mirror[@]}"; do
   apt_source "${mirror[$i]}" trixie "$dir/trixie.sources"
   # The last mirror's failure is the one that is told and ends this script.
