@@ -125,7 +125,7 @@ class SlowEngineTest(StackTest):
         with Load(stack.proxy_address, clients=12, streamed=True, tokens=8) as load:
             wait_until(lambda: len(load.done()) > 40, "the first latencies are known")
             begun = time.monotonic()
-            time.sleep(20)
+            time.sleep(30)
             decisions = stack.admin("/decisions")["decisions"]
         outcomes = [o for o in load.stop() if o.began > begun]
         self.assertEqual([o.error for o in outcomes if o.error], [])
