@@ -62,14 +62,19 @@ class RawConnection:
     def __init__(self, address, timeout=10):
         host, port = address.rsplit(":", 1)
         self.socket = socket.create_connection((host.strip("[]"), int(port)), patient(timeout))
+        self._patience = patient(timeout)
         self._buffer = b""
 
     def send(self, data):
         self.socket.sendall(data)
 
     def read_until(self, mark):
-        """The bytes up to and with `mark`; fails where the connection ends before it."""
+        """The bytes up to and with `mark`; fails where the connection ends before it, and
+        where it goes on for `timeout` seconds without it."""
+        end = time.monotonic() + self._patience
         while mark not in self._buffer:
+            if time.monotonic() > end:
+                raise StackError(f"no {mark!r} within {self._patience} s; last came {self._buffer[-500:]!r}")
             data = self.socket.recv(65536)
             if not data:
                 raise StackError(f"the connection ended before {mark!r}; it said {self._buffer!r}")
