@@ -50,8 +50,20 @@ class CodecReceiver {
   virtual void OnBody(MessageId id, std::string_view data) = 0;
   // The message is complete; `trailers` are empty most of the time.
   virtual void OnMessageEnd(MessageId id, std::span<Header> trailers) = 0;
-  // HTTP/2: the peer reset this message alone.
+  // HTTP/2: this message alone is over, in both directions and without an end: the
+  // peer reset it, or the codec did because of what the peer sent in it. Nothing
+  // more is told of `id` and what is written to it goes nowhere. error_code is that
+  // of RFC 9113 7; kRefusedStream promises that the peer did nothing with it (a
+  // backend's GOAWAY ends the messages that it did not take in this way).
   virtual void OnMessageReset(MessageId id, uint32_t error_code) { (void)id, (void)error_code; }
+  // HTTP/2, server role: a request that is beyond a limit, told instead of
+  // OnRequest. The owner answers `id` with error.status; the rest of the request is
+  // not told.
+  virtual void OnMessageRefused(MessageId id, const ProtocolError& error) { (void)id, (void)error; }
+  // HTTP/2: unsent(id) fell to half of kUnsentMark after having been above it.
+  virtual void OnMessageWritable(MessageId id) { (void)id; }
+  // HTTP/2: the peer said GOAWAY: reusable() is false from now on.
+  virtual void OnGoAway() {}
   // The connection is beyond use: nothing more is parsed. A server answers once
   // with error.status (if no answer has begun) and closes.
   virtual void OnProtocolError(const ProtocolError& error) = 0;
@@ -60,14 +72,22 @@ class CodecReceiver {
   ~CodecReceiver() = default;
 };
 
+// RFC 9113 7, those that owners of a codec use.
+inline constexpr uint32_t kNoError = 0x0, kInternalError = 0x2, kRefusedStream = 0x7, kCancel = 0x8,
+                          kEnhanceYourCalm = 0xb;
+
 class Codec {
  public:
+  // unsent() above this: whoever produces the body stops until OnMessageWritable.
+  static constexpr size_t kUnsentMark = 64 * 1024;
+
   virtual ~Codec() = default;
 
   // --- reading ---
   // Parses `bytes` and calls the receiver. Returns how many were taken: fewer
   // than given only at a message boundary that waits for NextMessage() (the
-  // owner keeps the rest and feeds it later) or after an error.
+  // owner keeps the rest and feeds it later) or after an error. What the codec
+  // itself has to say to these bytes is written by Pump().
   virtual size_t Feed(std::string_view bytes) = 0;
   // The peer ended its direction: ends an until-close body; an error if a
   // message is half there.
@@ -75,8 +95,17 @@ class Codec {
   // HTTP/1 server: no next message is begun before this, so that pipelined
   // requests are served one after the other. HTTP/2: nothing to do.
   virtual void NextMessage() = 0;
+  // The body of `id` is not wanted for now, or wanted again. HTTP/2: its window is
+  // not opened, so at most one window of it is still told; other messages go on.
+  // HTTP/1: nothing to do, the owner pauses the stream.
+  virtual void PauseBody(MessageId id) { (void)id; }
+  virtual void ResumeBody(Gather& out, MessageId id) { (void)out, (void)id; }
 
   // --- writing ---
+  // HTTP/2: what is due without anybody's asking: settings, acknowledgements,
+  // windows, bodies that waited for the peer's window. The owner calls it once after
+  // construction and at the end of every turn in which it called anything else.
+  virtual void Pump(Gather& out) { (void)out; }
   // Client role: begins a request and returns its id. `extra` follows
   // head.headers; dropped fields are left out; the codec writes the framing
   // fields from head.framing. Host comes from head.headers or head.authority;
@@ -101,6 +130,17 @@ class Codec {
   // (connection: close on the next answer; GOAWAY).
   virtual void StartClosing(Gather& out) = 0;
 
+  // HTTP/2: ends what StartClosing() announced: requests that cross it on the wire
+  // are refused from now on, and the peer knows which ones.
+  virtual void FinishClosing(Gather& out) { (void)out; }
+
+  // Bytes of this message's body that the codec keeps because the peer's window is
+  // closed; on HTTP/1 nothing, since all is handed to the stream.
+  virtual size_t unsent(MessageId id) const { (void)id; return 0; }
+  // Client role: how many more messages may begin now. HTTP/2: what the peer's
+  // SETTINGS_MAX_CONCURRENT_STREAMS leaves; 0 where !reusable().
+  virtual size_t room() const { return reusable() && idle() ? 1 : 0; }
+
   // True while another message may follow the current ones.
   virtual bool reusable() const = 0;
   // True while no message is in progress in either direction.
@@ -111,5 +151,6 @@ class Codec {
 enum class CodecRole { kServer, kClient };
 
 std::unique_ptr<Codec> MakeH1Codec(CodecRole role, CodecReceiver& receiver, const CodecLimits& limits);
+std::unique_ptr<Codec> MakeH2Codec(CodecRole role, CodecReceiver& receiver, const CodecLimits& limits);
 
 }  // namespace penstock

@@ -30,6 +30,7 @@ struct RequestHead {
   std::string_view target;                   // Origin form, as received: "/v1/models?x=1".
   std::string_view path;                     // `target` up to the query.
   std::string_view authority;                // Host or :authority.
+  std::string_view scheme;                   // HTTP/2's :scheme; empty on HTTP/1.
   std::span<Header> headers;                 // HTTP/1: Host is among them.
   Framing framing = Framing::kNone;
   uint64_t content_length = 0;               // For kLength.
