@@ -182,7 +182,7 @@ void Exchange::OnRequestEnd() {
   if (phase_ == Phase::kDone) return;
   if (inference_) return OnBodyWhole();
   if (conn_ != nullptr && head_.framing != Framing::kNone && phase_ != Phase::kConnecting) {
-    conn_->WriteEnd();
+    conn_->WriteEnd({});
     if (phase_ == Phase::kAwaiting) AwaitAnswer();
   }
 }

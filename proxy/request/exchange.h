@@ -30,7 +30,7 @@ namespace penstock {
 
 class Session;
 
-class Exchange final : public BackendConn::User {
+class Exchange final : public BackendCall::User {
  public:
   static constexpr size_t kTriedMax = 8;
   static constexpr size_t kHeldMax = 64 * 1024;  // Body of a streamed request before its backend is known.
@@ -55,7 +55,7 @@ class Exchange final : public BackendConn::User {
   void TryAgain();               // Room may have appeared.
 
   // --- called by the connection to the backend ---
-  void OnConnReady(BackendConn& conn) override;
+  void OnConnReady(BackendCall& call) override;
   void OnAnswerHead(ResponseHead& head) override;
   void OnAnswerInterim(ResponseHead& head) override;
   void OnAnswerBody(std::string_view data) override;
@@ -138,7 +138,7 @@ class Exchange final : public BackendConn::User {
   std::shared_ptr<Snapshot> snapshot_;
   PoolContext* pool_ = nullptr;
   std::string_view route_;
-  BackendConn* conn_ = nullptr;
+  BackendCall* conn_ = nullptr;
   ConnPool* dialing_ = nullptr;
   WaitQueue::iterator queue_place_;
   std::string_view model_;            // Into model_storage_.

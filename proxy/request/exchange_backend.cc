@@ -126,8 +126,8 @@ void Exchange::TryAgain() {
   Dispatch();
 }
 
-void Exchange::OnConnReady(BackendConn& conn) {
-  conn_ = &conn;
+void Exchange::OnConnReady(BackendCall& call) {
+  conn_ = &call;
   SendRequest();
 }
 
@@ -159,7 +159,7 @@ void Exchange::SendRequest() {
   if (!body_.empty()) conn_->WriteBody(body_);
   if (!inference_ && !body_.empty()) body_streamed_ = true;
   if (request_complete_ || head.framing == Framing::kNone) {
-    conn_->WriteEnd();
+    conn_->WriteEnd({});
     AwaitAnswer();
   } else {
     deadline_.Set(sent_ + ToMicros(snapshot_->server().request_body_idle_timeout));

@@ -17,8 +17,8 @@ namespace {
 constexpr std::string_view kOk = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfine";
 
 // A request's side: writes down what it is told.
-struct Asker final : BackendConn::User {
-  void OnConnReady(BackendConn& ready) override { conn = &ready; }
+struct Asker final : BackendCall::User {
+  void OnConnReady(BackendCall& ready) override { conn = &ready; }
   void OnAnswerHead(ResponseHead& head) override { status = head.status; }
   void OnAnswerInterim(ResponseHead&) override {}
   void OnAnswerBody(std::string_view data) override { body += data; }
@@ -33,7 +33,7 @@ struct Asker final : BackendConn::User {
   }
   void OnConnWritable() override {}
 
-  BackendConn* conn = nullptr;
+  BackendCall* conn = nullptr;
   int status = 0;
   std::string body;
   bool whole = false;
@@ -84,7 +84,7 @@ struct World {
     head.content_length = 4;
     asker.conn->WriteRequest(head, {});
     asker.conn->WriteBody(whole ? "ping" : "pi");
-    if (whole) asker.conn->WriteEnd();
+    if (whole) asker.conn->WriteEnd({});
   }
   void Say(size_t end, std::string_view bytes) {
     ends[end]->stream->Write(bytes);
