@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "absl/status/status.h"
+#include "proxy/net/tls_info.h"
 
 namespace penstock {
 
@@ -58,6 +59,11 @@ class Stream {
 
   // Address of the peer as text, "10.0.0.7:4711" or "[::1]:4711"; lives as long as the stream.
   virtual std::string_view peer() const = 0;
+
+  // What TLS settled; nullptr: the bytes go as they are. Lives as long as the stream.
+  virtual const TlsInfo* tls() const { return nullptr; }
+  // The protocol agreed on ("h2", "http/1.1"); empty: no TLS, or nothing agreed on.
+  std::string_view alpn() const { return tls() == nullptr ? std::string_view() : tls()->alpn; }
 };
 
 }  // namespace penstock

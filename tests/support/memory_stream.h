@@ -10,7 +10,9 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "proxy/net/stream.h"
 
@@ -76,6 +78,8 @@ class MemoryStream final : public Stream {
   void Shutdown() override { link_->to_[1 - end_].ended = true; }
   void Reset() override;
   std::string_view peer() const override { return peer_; }
+  const TlsInfo* tls() const override { return tls_.has_value() ? &*tls_ : nullptr; }
+  void SetTls(TlsInfo tls) { tls_ = std::move(tls); }   // As if a handshake had settled it.
 
  private:
   friend class MemoryLink;
@@ -84,6 +88,7 @@ class MemoryStream final : public Stream {
   const std::string peer_;
   StreamReceiver* receiver_ = nullptr;
   bool paused_ = true;
+  std::optional<TlsInfo> tls_;
 };
 
 struct MemoryPair {

@@ -56,6 +56,15 @@ TEST(MemoryStream, DeliversInOrderOnlyWhileResumed) {
   EXPECT_EQ(p.b.ends, 1);
 }
 
+TEST(MemoryStream, IsNotSecureUntilATestSaysSo) {
+  Pair p;
+  EXPECT_EQ(p.pair.a->tls(), nullptr);
+  EXPECT_EQ(p.pair.a->alpn(), "");
+  p.pair.a->SetTls({.alpn = "h2", .server_name = "chat.example"});
+  EXPECT_EQ(p.pair.a->alpn(), "h2");
+  EXPECT_EQ(p.pair.a->tls()->server_name, "chat.example");
+}
+
 TEST(MemoryStream, AFullWindowBuffersAndTellsWhenItHasDrained) {
   Pair p({.deliver_bytes = 10, .window_bytes = 20, .high_mark = 40});
   p.pair.a->Write(std::string(60, 'x'));
