@@ -130,6 +130,9 @@ class Codec {
   // (connection: close on the next answer; GOAWAY).
   virtual void StartClosing(Gather& out) = 0;
 
+  // HTTP/2: asks the peer for a sign of life: whatever it sends from now on is one.
+  virtual void WritePing(Gather& out) { (void)out; }
+
   // HTTP/2: ends what StartClosing() announced: requests that cross it on the wire
   // are refused from now on, and the peer knows which ones.
   virtual void FinishClosing(Gather& out) { (void)out; }

@@ -26,6 +26,11 @@ void Writer::Flush() {
   Drop();
 }
 
+void Writer::Finish() {
+  if (last_ != nullptr) last_(owner_, *gather_);
+  Flush();
+}
+
 void Writer::Drop() {
   if (gather_ == nullptr) return;
   gather_->Clear();
@@ -43,7 +48,7 @@ Turn::~Turn() {
 
 void Turn::Finish() {
   while (!dirty_.empty() || !graves_.empty()) {
-    while (!dirty_.empty()) dirty_.back()->Flush();
+    while (!dirty_.empty()) dirty_.back()->Finish();
     // Destructors may bury more and gather more.
     std::vector<Grave> graves;
     graves.swap(graves_);

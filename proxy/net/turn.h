@@ -28,6 +28,12 @@ class Writer {
   Writer& operator=(const Writer&) = delete;
 
   void Attach(Stream& stream) { stream_ = &stream; }
+  // Called once more at the end of each turn in which out() was, before the bytes are
+  // written: the moment to add what is due without anybody's asking.
+  void AtEnd(void* owner, void (*last)(void* owner, Gather& out)) {
+    owner_ = owner;
+    last_ = last;
+  }
   // Bytes put here are written when the turn ends. REQUIRES: inside a Scope.
   Gather& out();
   // Gathered and buffered: what back pressure is decided on.
@@ -37,8 +43,12 @@ class Writer {
 
  private:
   friend class Turn;
+  void Finish();
+
   Turn& turn_;
   Stream* stream_ = nullptr;
+  void* owner_ = nullptr;
+  void (*last_)(void* owner, Gather& out) = nullptr;
   Gather* gather_ = nullptr;  // Borrowed from the turn while it holds bytes.
 };
 

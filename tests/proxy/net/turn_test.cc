@@ -47,6 +47,46 @@ TEST(Turn, WhatIsGatheredIsWrittenWhenTheOutermostScopeCloses) {
   EXPECT_EQ(writer.pending(), 0u);
 }
 
+TEST(Turn, AWriterIsAskedForItsLastBytesOnceBeforeItsTurnsEnd) {
+  Pair p;
+  Turn turn;
+  Writer writer(turn);
+  writer.Attach(*p.pair.a);
+  writer.AtEnd(&writer, [](void* owner, Gather& out) {
+    EXPECT_EQ(&static_cast<Writer*>(owner)->out(), &out);
+    out.Copy("last");
+  });
+  {
+    const Turn::Scope scope(turn);
+  }
+  EXPECT_FALSE(p.pair.link->Step());
+  {
+    const Turn::Scope scope(turn);
+    writer.out().Copy("first, ");
+    writer.out().Copy("second, ");
+  }
+  EXPECT_TRUE(p.pair.link->Step());
+  {
+    const Turn::Scope scope(turn);
+    writer.out();
+  }
+  EXPECT_TRUE(p.pair.link->Step());
+  EXPECT_EQ(p.ear.reads, (std::vector<std::string>{"first, second, last", "last"}));
+}
+
+TEST(Turn, AWriterMayBeDroppedInsteadOfGivingItsLastBytes) {
+  Pair p;
+  Turn turn;
+  Writer writer(turn);
+  writer.Attach(*p.pair.a);
+  writer.AtEnd(&writer, [](void* owner, Gather&) { static_cast<Writer*>(owner)->Drop(); });
+  {
+    const Turn::Scope scope(turn);
+    writer.out().Copy("never");
+  }
+  EXPECT_FALSE(p.pair.link->Step());
+}
+
 TEST(Turn, AWriterThatGoesAwayWritesNothing) {
   Pair p;
   Turn turn;
