@@ -5,6 +5,9 @@
 // A codec does no I/O: bytes are fed in, bytes to send are appended to a Gather.
 // It holds no more than its limits allow, and after an error it only closes.
 //
+// The receiver is called from inside Feed(), FeedEnd() and Pump(), never from inside
+// a writing function.
+//
 // Threads: one connection's loop.
 #pragma once
 
@@ -16,6 +19,8 @@
 #include <string_view>
 
 #include "proxy/base/gather.h"
+#include "proxy/base/time.h"
+#include "proxy/http/codec_limits.h"
 #include "proxy/http/message.h"
 
 namespace penstock {
@@ -23,28 +28,16 @@ namespace penstock {
 // Names one message exchange on a connection. HTTP/1 counts 1, 2, 3...
 using MessageId = uint32_t;
 
-struct CodecLimits {
-  size_t header_bytes = 60 * 1024;        // Start line and fields of one message.
-  size_t header_count = 100;
-  size_t request_line_bytes = 8 * 1024;
-  size_t chunk_extension_bytes = 1024;    // Sum over one message.
-};
-
-// What was wrong with the peer's bytes, and the status a server answers with.
-struct ProtocolError {
-  uint16_t status = 400;                  // 400, 414, 417, 431, 501, 505; 502 in the client role.
-  std::string_view code;                  // Stable word: "invalid_header", "headers_too_large", ...
-  std::string message;                    // One line for people; never echoes raw bytes.
-};
-
 // What a codec tells its owner. Inside any of these the owner may call the
 // codec's writing functions and NextMessage(); it must not destroy the codec.
 class CodecReceiver {
  public:
   // Server role. Views stay valid until the exchange is over: on HTTP/1 until
-  // the owner calls NextMessage().
+  // the owner calls NextMessage(), on HTTP/2 until the Pump() that ends the turn in
+  // which both sides of the message ended or it was reset.
   virtual void OnRequest(MessageId id, RequestHead& head) { (void)id, (void)head; }
-  // Client role; views are valid until the message ends. Never 1xx but 101.
+  // Client role; views are valid until the message ends (HTTP/2: as above). Never
+  // 1xx but, on HTTP/1, 101.
   virtual void OnResponse(MessageId id, ResponseHead& head) { (void)id, (void)head; }
   virtual void OnInterim(MessageId id, ResponseHead& head) { (void)id, (void)head; }
   virtual void OnBody(MessageId id, std::string_view data) = 0;
@@ -64,8 +57,10 @@ class CodecReceiver {
   virtual void OnMessageWritable(MessageId id) { (void)id; }
   // HTTP/2: the peer said GOAWAY: reusable() is false from now on.
   virtual void OnGoAway() {}
-  // The connection is beyond use: nothing more is parsed. A server answers once
-  // with error.status (if no answer has begun) and closes.
+  // The connection is beyond use: nothing more is parsed. HTTP/1: a server answers
+  // once with error.status (if no answer has begun) and closes. HTTP/2: all messages
+  // are over, none is told apart, and what is written goes nowhere; Pump() writes the
+  // GOAWAY, then the owner closes.
   virtual void OnProtocolError(const ProtocolError& error) = 0;
 
  protected:
@@ -82,6 +77,10 @@ class Codec {
   static constexpr size_t kUnsentMark = 64 * 1024;
 
   virtual ~Codec() = default;
+
+  // HTTP/2: what time it is, told at the beginning of each turn; rates are judged by
+  // it. Where it is never told, what a burst allows is all there is.
+  virtual void SetNow(MonoTime now) { (void)now; }
 
   // --- reading ---
   // Parses `bytes` and calls the receiver. Returns how many were taken: fewer
@@ -104,12 +103,14 @@ class Codec {
   // --- writing ---
   // HTTP/2: what is due without anybody's asking: settings, acknowledgements,
   // windows, bodies that waited for the peer's window. The owner calls it once after
-  // construction and at the end of every turn in which it called anything else.
+  // construction and at the end of every turn in which it called anything else. A
+  // peer that does not read its acknowledgements is not let go on: an owner whose
+  // stream is above its mark stops feeding.
   virtual void Pump(Gather& out) { (void)out; }
   // Client role: begins a request and returns its id. `extra` follows
   // head.headers; dropped fields are left out; the codec writes the framing
   // fields from head.framing. Host comes from head.headers or head.authority;
-  // Expect is not passed on.
+  // Expect is not passed on. REQUIRES: HTTP/1: idle(); HTTP/2: room() > 0.
   virtual MessageId WriteRequest(Gather& out, const RequestHead& head,
                                  std::span<const Header> extra) = 0;
   // Server role: begins the answer to `id`. head.keep_alive is not looked at (it
@@ -120,9 +121,13 @@ class Codec {
                              std::span<const Header> extra) = 0;
   virtual void WriteContinue(Gather& out, MessageId id) = 0;  // 100 Continue.
   // Framed by the head's framing. `data` is only referenced by `out`. Bytes past
-  // the announced length are not written, and the connection is then not reusable.
+  // the announced length are not written, and HTTP/1 is then not reusable. HTTP/2
+  // keeps a copy of what the peer's window has no room for: a producer of more than
+  // kUnsentMark gives it in pieces and looks at unsent() after each, since a message
+  // with more than CodecLimits::h2.unsent_bytes waiting is reset.
   virtual void WriteBody(Gather& out, MessageId id, std::string_view data) = 0;
   // Not needed, but allowed, where the framing is kNone or the length is reached.
+  // Before the announced length is reached: HTTP/1 becomes unusable, HTTP/2 resets.
   virtual void WriteEnd(Gather& out, MessageId id, std::span<const Header> trailers = {}) = 0;
   // Gives up on one message: HTTP/2 resets it; HTTP/1 becomes unusable.
   virtual void WriteReset(Gather& out, MessageId id, uint32_t error_code) = 0;
