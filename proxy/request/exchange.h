@@ -73,45 +73,50 @@ class Exchange final : public BackendCall::User {
     std::string message;
   };
 
-  // exchange.cc: beginning and end
+  // exchange.cc: beginning
   void SetRequestId();
   bool Admit();
   bool AnswerLocally();
   void OnBodyWhole();
   bool FindPool(std::string_view model);
   bool Authorize();
-  void Fail(ReplyCode code, std::string_view message, std::string_view param = {},
-            MonoTime retry_after = 0);
-  void Reply(uint16_t status, std::string_view body, std::span<const Header> extra);
-  void Finish();
-  void Clear();
-  void Record();
-  static void OnDeadline(void* self);
-  void OnTimeout();
-  void BodyStopped();
-  void CheckClient();
+  bool body_kept() const { return inference_ || !body_streamed_; }
 
-  // exchange_backend.cc: choosing a backend and relaying its answer
+  // exchange_choice.cc: which backend
   void Dispatch();
   bool Choose(std::span<const lb::Candidate> candidates);
   void Enqueue();
   void LeaveQueue();
+  // exchange_backend.cc: a try there
   void SendRequest();
   RetryVerdict Judge(RetryQuestion question, const Tries& tries);
   bool MoveOn(const RetryQuestion& question, Failure failure, RetryReason reason);
   void OnBusy(MonoTime retry_after);
   void EndAttempt(Outcome outcome, MonoTime retry_after = 0);
   void LeaveConnection();
+  // exchange_relay.cc: its answer
   void BeginAnswer(ResponseHead& head);
   void RelayHead(const ResponseHead& head);
   void RelayEvents(std::string_view data);
   void RelayBytes(std::string_view data);
   void FirstToken();
   void Broken(ReplyCode code, const std::string& message);
+  bool answer_sent() const { return head_sent_; }
+
+  // exchange_time.cc: what may last how long
+  static void OnDeadline(void* self);
+  void OnTimeout();
+  void BodyStopped();
+  void CheckClient();
   void AwaitAnswer();
   void CheckAwaiting();
-  bool answer_sent() const { return head_sent_; }
-  bool body_kept() const { return inference_ || !body_streamed_; }
+  // exchange_end.cc: end
+  void Fail(ReplyCode code, std::string_view message, std::string_view param = {},
+            MonoTime retry_after = 0);
+  void Reply(uint16_t status, std::string_view body, std::span<const Header> extra);
+  void Finish();
+  void Clear();
+  void Record();
 
   // exchange_cache.cc: results shared with other requests
   bool UseCache();                    // True: the answer comes from there.

@@ -1,0 +1,108 @@
+// Which backend: the candidates, the policy's choice and its record, the queue while
+// all of them are busy.
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "proxy/base/check.h"
+#include "proxy/request/exchange.h"
+
+namespace penstock {
+
+void Exchange::Dispatch() {
+  while (true) {
+    const PoolTable::View view = pool_->table.Usable(
+        context_.loop.now(), std::span(tried_.data(), tried_count_));
+    if (!view.candidates.empty()) {
+      pool_->cells.AddDecision(view.panic ? LbOutcome::kPanic : LbOutcome::kPicked);
+      if (Choose(view.candidates)) return;
+      continue;  // A probe slot went to another worker; look again.
+    }
+    if (last_failure_.code != ReplyCode::kInternal && view.shortage != PoolTable::Shortage::kBusy) {
+      return Fail(last_failure_.code, last_failure_.message);
+    }
+    if (view.shortage == PoolTable::Shortage::kBusy) return Enqueue();
+    const MonoTime wait = view.retry_at == kNever ? kSecond : view.retry_at - context_.loop.now();
+    return Fail(ReplyCode::kNoHealthyBackend,
+                fmt::format("pool {} has no healthy backend", pool_->settings.name), {}, wait);
+  }
+}
+
+// False: look for candidates again. True: on its way, or ended.
+bool Exchange::Choose(std::span<const lb::Candidate> candidates) {
+  if (context_.terms.size() < candidates.size()) context_.terms.resize(candidates.size());
+  const std::span<lb::Terms> terms(context_.terms.data(), candidates.size());
+  std::fill(terms.begin(), terms.end(), lb::Terms{});
+  lb::RequestInfo info;
+  info.random = context_.random.Next();
+  info.model = model_;
+  info.prompt_tokens = prompt_tokens_;
+  const std::optional<size_t> pick = pool_->policy->Pick(info, candidates, terms);
+  if (!pick) {
+    pool_->cells.AddDecision(LbOutcome::kRefused);
+    Fail(ReplyCode::kNoHealthyBackend,
+         fmt::format("the policy {} refused every backend of pool {}",
+                     pool_->settings.load_balancing.algorithm, pool_->settings.name));
+    return true;
+  }
+  ++attempts_;
+  const lb::BackendId id = candidates[*pick].id;
+  context_.decisions.Add({.request_id = request_id_,
+                          .pool = pool_->settings.name,
+                          .algorithm = pool_->settings.load_balancing.algorithm,
+                          .time = context_.loop.wall_now(),
+                          .attempt = attempts_,
+                          .candidates = candidates,
+                          .terms = terms,
+                          .chosen = *pick},
+                         pool_->table.pool());
+  Backend* const backend = pool_->table.Begin(attempt_, id, inference_ && stream_, context_.loop.now());
+  if (backend == nullptr) return false;
+  backend_name_ = backend->name;
+  if (queued_since_ > 0) {
+    pool_->cells.queue_wait.Observe(context_.loop.now() - std::exchange(queued_since_, 0));
+  }
+  ConnPool* connections = nullptr;
+  for (const auto& candidate : pool_->table.pool().backends) {
+    if (candidate.get() == backend) connections = &context_.Connections(candidate);
+  }
+  CHECK(connections != nullptr);
+  phase_ = Phase::kConnecting;
+  deadline_.Clear();
+  dialing_ = connections;
+  conn_ = connections->Acquire(*this, pool_->connect_timeout, fresh_);
+  if (conn_ != nullptr) SendRequest();
+  return true;
+}
+
+void Exchange::Enqueue() {
+  if (pool_->queue.size() >= pool_->queue_max) {
+    return Fail(ReplyCode::kQueueFull,
+                fmt::format("every backend of pool {} is busy and {} requests wait already",
+                            pool_->settings.name, pool_->queue.size()),
+                {}, pool_->drain_rate.TimeFor(pool_->queue.size()));
+  }
+  phase_ = Phase::kQueued;
+  if (queued_since_ == 0) queued_since_ = context_.loop.now();
+  pool_->cells.queued.Add(+1);
+  queue_place_ = pool_->queue.insert(pool_->queue.end(), this);
+  deadline_.Set(start_ + pool_->queue_wait);
+  context_.ArmQueueTimer(snapshot_);
+}
+
+void Exchange::LeaveQueue() {
+  if (phase_ != Phase::kQueued) return;
+  pool_->queue.erase(queue_place_);
+  pool_->cells.queued.Add(-1);
+}
+
+void Exchange::TryAgain() {
+  LeaveQueue();
+  phase_ = Phase::kConnecting;
+  deadline_.Clear();
+  Dispatch();
+}
+
+}  // namespace penstock

@@ -1,0 +1,218 @@
+// The end of a request: answers of our own, clients that leave, and the one place
+// where everything that a request holds is given back.
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "proxy/base/check.h"
+#include "proxy/request/exchange.h"
+#include "proxy/request/session.h"
+
+namespace penstock {
+namespace {
+
+constexpr size_t kBodyCapacityKept = 256 * 1024;
+
+std::optional<Flag> FlagOf(ReplyCode code) {
+  switch (code) {
+    case ReplyCode::kBadRequest:
+    case ReplyCode::kUriTooLong:
+    case ReplyCode::kHeadersTooLarge:
+    case ReplyCode::kNotImplemented: return Flag::kIH;
+    case ReplyCode::kModelNotFound:
+    case ReplyCode::kRouteNotFound: return Flag::kNR;
+    case ReplyCode::kQueueFull:
+    case ReplyCode::kOverloaded:
+    case ReplyCode::kBodyTooLarge: return Flag::kUO;
+    case ReplyCode::kNoHealthyBackend: return Flag::kUH;
+    case ReplyCode::kBackendReset: return Flag::kUC;
+    case ReplyCode::kBackendBadAnswer: return Flag::kUPE;
+    case ReplyCode::kConnectTimeout: return Flag::kUF;
+    case ReplyCode::kFirstTokenTimeout:
+    case ReplyCode::kIdleTimeout: return Flag::kUT;
+    default: return std::nullopt;
+  }
+}
+
+}  // namespace
+
+// Ends the request with an answer of ours, or with a cut if an answer has begun.
+void Exchange::Fail(ReplyCode code, std::string_view message, std::string_view param,
+                    MonoTime retry_after) {
+  if (phase_ == Phase::kDone) return;
+  const ReplyInfo& info = InfoOf(code);
+  details_ = info.code;
+  if (const std::optional<Flag> flag = FlagOf(code)) {
+    (pool_ == nullptr ? context_.no_pool : pool_->cells).AddFlag(*flag);
+    flag_ = kFlagNames[static_cast<size_t>(*flag)];
+  }
+  EndAttempt(Outcome::kClientLeft);  // Whoever knew better has ended it already.
+  LeaveConnection();
+  if (session_ != nullptr && head_sent_) {
+    const bool stuck = code == ReplyCode::kRequestTimeout;
+    if (events_) session_->WriteBody(id_, field_.assign(ErrorEvent(code, message)));
+    Session* const session = std::exchange(session_, nullptr);
+    Finish();
+    session->Cut(stuck);
+    return;
+  }
+  if (session_ != nullptr) {
+    std::array<Header, 12> extra;
+    size_t count = 0;
+    std::string retry, proxy_status;
+    if (retry_after > 0 || info.status == 429 || info.status == 503) {
+      retry = std::to_string(std::clamp<MonoTime>((retry_after + kSecond - 1) / kSecond, 1, 120));
+      extra[count++] = {"retry-after", retry, KnownHeader::kRetryAfter};
+    }
+    if (!info.proxy_status.empty()) {
+      proxy_status = fmt::format("penstock; error={}", info.proxy_status);
+      extra[count++] = {"proxy-status", proxy_status, KnownHeader::kProxyStatus};
+    }
+    if (info.should_not_retry) extra[count++] = {"x-should-retry", "false", KnownHeader::kXShouldRetry};
+    if (!request_complete_) session_->CloseAfterAnswer();
+    Reply(info.status, field_.assign(ErrorBody(code, message, param)), std::span(extra.data(), count));
+  }
+  status_ = info.status;
+  Finish();
+}
+
+// A whole JSON answer of ours. `body` outlives the turn (a member or the snapshot's).
+void Exchange::Reply(uint16_t status, std::string_view body, std::span<const Header> extra) {
+  std::array<Header, 16> headers;
+  size_t count = 0;
+  headers[count++] = {"content-type", "application/json", KnownHeader::kContentType};
+  headers[count++] = {"x-request-id", request_id_, KnownHeader::kXRequestId};
+  for (const Header& header : extra) headers[count++] = header;
+  ResponseHead head;
+  head.status = status;
+  head.headers = std::span(headers.data(), count);
+  head.framing = Framing::kLength;
+  head.content_length = body.size();
+  status_ = status;
+  head_sent_ = true;
+  session_->WriteHead(id_, head, {});
+  // Copied by way of the gather's scratch if short; long bodies are the snapshot's
+  // or this exchange's, which is not reused before the turn ends.
+  session_->WriteBody(id_, body);
+  session_->WriteEnd(id_);
+  bytes_sent_ += body.size();
+}
+
+void Exchange::OnClientGone(std::unique_ptr<Exchange> self) {
+  session_ = nullptr;
+  if (phase_ == Phase::kDone) return;
+  const bool sent = phase_ == Phase::kAwaiting || phase_ == Phase::kRelaying;
+  if (sent && flight_ != nullptr && flight_->has_readers()) {
+    context_.orphans.push_back(std::move(self));
+    return LeadAlone();
+  }
+  flag_ = kFlagNames[static_cast<size_t>(Flag::kDC)];
+  details_ = "client_gone";
+  (pool_ == nullptr ? context_.no_pool : pool_->cells).AddFlag(Flag::kDC);
+  status_ = head_sent_ ? status_ : 499;
+  EndAttempt(Outcome::kClientLeft);
+  LeaveConnection();
+  Finish();
+  context_.Recycle(std::move(self));
+}
+
+void Exchange::OnDrainLimit() {
+  if (stream_ || events_ || phase_ == Phase::kDone) return;
+  Fail(ReplyCode::kDraining, "the proxy is stopping and waited long enough for this answer");
+}
+
+// The one place where a request ends. The session, if any, gets its connection
+// back; the exchange itself is recycled when the turn ends.
+void Exchange::Finish() {
+  if (phase_ == Phase::kDone) return;
+  LeaveQueue();
+  CloseFlight(false);
+  reader_.reset();
+  if (wake_) *wake_ = nullptr;
+  deadline_.Clear();
+  phase_ = Phase::kDone;
+  Record();
+  if (tries_.paid) pool_->budget.RetryEnded();
+  if (pool_ != nullptr) {
+    pool_->budget.RequestEnded();
+    pool_->cells.active.Add(-1);
+  }
+  if (admitted_) context_.totals.requests.fetch_sub(1, std::memory_order_relaxed);
+  context_.totals.buffered_bytes.fetch_sub(buffered_, std::memory_order_relaxed);
+  context_.metrics.buffered_bytes.Add(-static_cast<int64_t>(buffered_));
+  if (session_ != nullptr) {
+    std::exchange(session_, nullptr)->ExchangeDone(*this, request_complete_);
+    return;
+  }
+  auto& orphans = context_.orphans;
+  const auto own = std::find_if(orphans.begin(), orphans.end(),
+                                [this](const auto& orphan) { return orphan.get() == this; });
+  if (own == orphans.end()) return;  // OnClientGone recycles it.
+  std::unique_ptr<Exchange> self = std::move(*own);
+  orphans.erase(own);
+  context_.Recycle(std::move(self));
+}
+
+void Exchange::Record() {
+  const MonoTime now = context_.loop.now();
+  PoolCells& cells = pool_ == nullptr ? context_.no_pool : pool_->cells;
+  cells.AddRequest(status_, stream_, now - start_);
+  if (first_token_at_ > 0) cells.ttft.Observe(first_token_at_ - start_);
+  if (context_.access_log == nullptr) return;
+  static constexpr std::string_view kCacheWords[] = {"", "hit", "joined", "miss", "bypass"};
+  context_.access_log->Write(
+      {.start = context_.loop.wall_now() - absl::Microseconds(now - start_),
+       .request_id = request_id_,
+       .method = head_.method,
+       .path = head_.path,
+       .route = route_,
+       .pool = pool_ == nullptr ? std::string_view() : pool_->settings.name,
+       .backend = backend_name_,
+       .model = model_,
+       .cache = kCacheWords[static_cast<size_t>(cache_use_)],
+       .flag = flag_,
+       .details = details_,
+       .client = client_,
+       .status = status_,
+       .stream = stream_,
+       .attempts = attempts_,
+       .bytes_received = bytes_received_,
+       .bytes_sent = bytes_sent_,
+       .duration_us = now - start_,
+       .ttft_us = first_token_at_ > 0 ? first_token_at_ - start_ : -1});
+}
+
+// Makes it as good as new, keeping what was allocated.
+void Exchange::Clear() {
+  CHECK(phase_ == Phase::kDone && conn_ == nullptr && !attempt_.begun());
+  if (body_.capacity() > kBodyCapacityKept) std::string().swap(body_);
+  body_.clear();
+  held_event_.clear();
+  held_head_.held = false;
+  scanner_.Clear();
+  snapshot_.reset();
+  flight_.reset();
+  wake_.reset();
+  pool_ = nullptr;
+  route_ = model_ = request_id_ = cache_detail_ = flag_ = details_ = {};
+  backend_name_.clear();
+  last_failure_ = {};
+  tried_count_ = 0;
+  tries_ = {};
+  attempts_ = prompt_tokens_ = 0;
+  unsent_ = 0;
+  cache_use_ = CacheUse::kNone;
+  inference_ = stream_ = deterministic_ = request_complete_ = body_streamed_ = head_sent_ = false;
+  events_ = first_token_seen_ = answer_paused_ = fresh_ = stale_retried_ = false;
+  admitted_ = false;
+  status_ = 0;
+  bytes_received_ = bytes_sent_ = buffered_ = 0;
+  event_count_ = body_whole_ = queued_since_ = 0;
+  sent_ = limit_ = first_token_at_ = cache_age_ = cache_ttl_ = 0;
+}
+
+}  // namespace penstock
