@@ -123,8 +123,8 @@ class Codec {
   // Framed by the head's framing. `data` is only referenced by `out`. Bytes past
   // the announced length are not written, and HTTP/1 is then not reusable. HTTP/2
   // keeps a copy of what the peer's window has no room for: a producer of more than
-  // kUnsentMark gives it in pieces and looks at unsent() after each, since a message
-  // with more than CodecLimits::h2.unsent_bytes waiting is reset.
+  // kUnsentMark gives it in pieces and looks at unsent() after each. One that goes on
+  // although kUnsentMark and CodecLimits::h2.unsent_bytes wait has its message reset.
   virtual void WriteBody(Gather& out, MessageId id, std::string_view data) = 0;
   // Not needed, but allowed, where the framing is kNone or the length is reached.
   // Before the announced length is reached: HTTP/1 becomes unusable, HTTP/2 resets.

@@ -16,7 +16,7 @@ struct H2Limits {
   uint32_t stream_window = 64 * 1024;         // Body bytes of one message on their way to us.
   uint32_t connection_window = 1024 * 1024;   // Of all messages.
   uint32_t table_bytes = 4096;                // HPACK, each direction, whatever the peer offers.
-  size_t unsent_bytes = 1024 * 1024;          // Of one message's body; beyond it the message is reset.
+  size_t unsent_bytes = 1024 * 1024;          // Above Codec::kUnsentMark: a body's that is still added to.
 
   uint32_t reset_burst = 200;                 // Resets by the peer, and ours that it caused.
   uint32_t resets_per_second = 20;

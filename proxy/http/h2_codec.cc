@@ -44,9 +44,7 @@ struct H2Callbacks {
     if (message == nullptr) return 0;
     const bool over = codec.head_.over_limit();
     codec.head_.Add(View(name), View(value), message->arena, message->count);
-    // What goes on past a limit costs us work all the same.
-    if (over && codec.flood_word_.empty()) codec.flood_word_ = codec.flood_.OnGlitch();
-    return 0;
+    return over ? codec.OnGlitch() : 0;   // What goes on past a limit costs us work all the same.
   }
 
   // A field that nghttp2 would only leave out: the message is malformed.
@@ -70,9 +68,7 @@ struct H2Callbacks {
   }
 
   static int OnInvalidFrame(nghttp2_session*, const nghttp2_frame*, int, void* user_data) {
-    H2Codec& codec = Of(user_data);
-    if (codec.flood_word_.empty()) codec.flood_word_ = codec.flood_.OnGlitch();
-    return 0;
+    return Of(user_data).OnGlitch();
   }
 
   static int OnData(nghttp2_session* session, uint8_t, int32_t stream, const uint8_t* data,
@@ -163,9 +159,9 @@ H2Codec::H2Codec(CodecRole role, CodecReceiver& receiver, const CodecLimits& lim
   nghttp2_option_set_max_deflate_dynamic_table_size(option, limits_.h2.table_bytes);
   nghttp2_option_set_max_settings(option, limits_.h2.settings_entries);
   nghttp2_option_set_max_outbound_ack(option, limits_.h2.control_frames + 1);
-  // Ours come first, and these would read a clock.
-  nghttp2_option_set_max_continuations(option, limits_.h2.continuations + 1);
-  constexpr uint64_t kNoLimit = std::numeric_limits<uint32_t>::max();
+  // Ours come first (h2_flood.h), and that of resets would go by a clock.
+  constexpr uint32_t kNoLimit = std::numeric_limits<uint32_t>::max();
+  nghttp2_option_set_max_continuations(option, kNoLimit);
   nghttp2_option_set_stream_reset_rate_limit(option, kNoLimit, kNoLimit);
   const auto make = server() ? nghttp2_session_server_new2 : nghttp2_session_client_new2;
   CHECK(make(&session_, H2Callbacks::All(), this, option) == 0);
@@ -191,6 +187,13 @@ void H2Codec::Announce() {
   CHECK(nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, settings.data(), count) == 0);
   CHECK(nghttp2_session_set_local_window_size(session_, NGHTTP2_FLAG_NONE, 0,
                                               static_cast<int32_t>(h2.connection_window)) == 0);
+}
+
+// Not 0: parsing stops at this byte.
+int H2Codec::OnGlitch() {
+  const std::string_view word = flood_.OnGlitch();
+  if (flood_word_.empty()) flood_word_ = word;
+  return word.empty() ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
 void H2Codec::OnHead(H2Message& message, bool end_stream) {

@@ -71,6 +71,7 @@ class H2Codec final : public Codec {
   // Notes taken inside nghttp2.
   void Announce();
   H2Message& Open(MessageId id);
+  int OnGlitch();
   void OnHead(H2Message& message, bool end_stream);
   void OnRequestHead(H2Message& message, bool end_stream);
   void OnResponseHead(H2Message& message, bool end_stream);

@@ -11,7 +11,8 @@
 namespace penstock {
 namespace {
 
-constexpr size_t kSpareWhenIdle = 1;
+constexpr size_t kSpareWhenIdle = 1;     // Messages kept for later ones...
+constexpr size_t kSpareWhenBusy = 16;    // ... while others are open.
 constexpr size_t kEventsKept = 32;
 
 // What nghttp2 found wrong with the connection, by the code of its GOAWAY.
@@ -73,14 +74,13 @@ size_t H2Codec::Feed(std::string_view bytes) {
       break;
     }
     taken += static_cast<size_t>(parsed);
-    // Before anybody pumps, what is due may only grow so far.
-    const bool due = nghttp2_session_get_outbound_queue_size(session_) > limits_.h2.outbound_frames;
-    if (due && flood_word_.empty()) flood_word_ = "outbound_frames";
-    // Requests that came with a flood are not begun.
-    if (!flood_word_.empty() && taken == good && chunk_of_ == nullptr) Flood(flood_word_);
     Tell();
     if (chunk_of_ != nullptr) TellBody();
   } while (!failed_ && (chunk_of_ != nullptr || taken < good));
+  // Before anybody pumps, what is due may only grow so far.
+  const bool due = nghttp2_session_get_outbound_queue_size(session_) > limits_.h2.outbound_frames;
+  if (due && flood_word_.empty()) flood_word_ = "outbound_frames";
+  if (!flood_word_.empty()) Flood(flood_word_);
   Tell();
   feeding_ = false;
   return taken;
@@ -188,6 +188,7 @@ void H2Codec::Flood(std::string_view word) {
 }
 
 void H2Codec::FailWith(int lib_error) {
+  if (!flood_word_.empty()) return Flood(flood_word_);
   switch (lib_error) {
     case NGHTTP2_ERR_BAD_CLIENT_MAGIC:
       return Fail("invalid_preface", "the bytes are not HTTP/2", NGHTTP2_PROTOCOL_ERROR);
@@ -211,6 +212,7 @@ void H2Codec::Reap() {
   const auto closed = std::stable_partition(messages_.begin(), messages_.end(),
                                             [](const auto& message) { return !message->closed; });
   for (auto at = closed; at != messages_.end(); ++at) {
+    if (spare_.size() >= kSpareWhenBusy) break;
     (*at)->Reset(0);
     spare_.push_back(std::move(*at));
   }

@@ -256,7 +256,7 @@ void H2Codec::WriteBody(Gather& out, MessageId id, std::string_view data) {
 }
 
 void H2Codec::KeepUnsent(H2Message& message, std::string_view rest) {
-  if (rest.size() > kUnsentMark + limits_.h2.unsent_bytes - message.unsent.size()) {
+  if (message.unsent.size() > kUnsentMark + limits_.h2.unsent_bytes) {
     // Its owner does not look at unsent(); the message is not worth the connection.
     SubmitReset(message, NGHTTP2_INTERNAL_ERROR);
     return;

@@ -116,11 +116,14 @@ std::optional<ProtocolError> H2Head::ReadRequest(RequestHead& head, bool end_str
   if (scheme_ != "http" && scheme_ != "https") {
     return ProtocolError{400, "invalid_target", "the scheme is neither http nor https"};
   }
+  if (!path_.starts_with('/') && path_ != "*") {
+    return ProtocolError{400, "invalid_target", "the path does not begin with a slash"};
+  }
   PlaceHost();
   if (!JoinCookies(arena) || !Keep(head.headers, arena)) return LimitError(431);
   head.target = path_;
   head.scheme = scheme_;
-  std::string unused;   // For absolute forms, which no :path of http has.
+  std::string unused;   // For a target in absolute form.
   if (std::optional<ProtocolError> error = ReadRequestHead(head, unused)) return error;
   if (head.framing == Framing::kNone && !end_stream) head.framing = Framing::kChunked;
   head.expect_continue = !end_stream && Find(head.headers, KnownHeader::kExpect) != nullptr;
