@@ -56,12 +56,25 @@ struct ResolveRequest {
   uv_getaddrinfo_t request;
   UvLoop* loop;
   std::string host;
+  uint16_t port;
   ResolveCallback done;
 };
 
-absl::StatusOr<std::vector<Address>> Resolved(const std::string& host, int status,
+// RFC 6761 6.3: this name needs nobody to know it, not even /etc/hosts.
+bool IsLocalhost(std::string_view host) { return host == "localhost" || host.ends_with(".localhost"); }
+
+std::vector<Address> Loopbacks(uint16_t port) {
+  std::vector<Address> addresses;
+  for (const char* host : {"127.0.0.1", "[::1]"}) {
+    addresses.push_back(*Address::Parse(fmt::format("{}:{}", host, port)));
+  }
+  return addresses;
+}
+
+absl::StatusOr<std::vector<Address>> Resolved(const std::string& host, uint16_t port, int status,
                                               const addrinfo* list) {
   constexpr size_t kAddressesMax = 256;
+  if (status != 0 && IsLocalhost(host)) return Loopbacks(port);
   if (status == UV_EAI_NONAME || status == UV_EAI_NODATA) {
     return absl::NotFoundError(A(fmt::format("{}: no address is known for this host name", host)));
   }
@@ -229,7 +242,7 @@ void UvLoop::Offload(Task work, Task done) {
 }
 
 void UvLoop::Resolve(std::string_view host, uint16_t port, ResolveCallback done) {
-  auto* resolve = new ResolveRequest{{}, this, std::string(host), std::move(done)};
+  auto* resolve = new ResolveRequest{{}, this, std::string(host), port, std::move(done)};
   resolve->request.data = resolve;
   addrinfo hints{};
   hints.ai_family = AF_UNSPEC;
@@ -238,7 +251,7 @@ void UvLoop::Resolve(std::string_view host, uint16_t port, ResolveCallback done)
     const std::unique_ptr<ResolveRequest> owned(static_cast<ResolveRequest*>(request->data));
     if (!owned->loop->ending()) {
       owned->loop->Enter();
-      owned->done(Resolved(owned->host, status, list));
+      owned->done(Resolved(owned->host, owned->port, status, list));
     }
     uv_freeaddrinfo(list);
   };
@@ -247,7 +260,7 @@ void UvLoop::Resolve(std::string_view host, uint16_t port, ResolveCallback done)
                                     service.c_str(), &hints);
   if (failed == 0) return;
   Defer([owned = std::unique_ptr<ResolveRequest>(resolve), failed] {
-    owned->done(Resolved(owned->host, failed, nullptr));
+    owned->done(Resolved(owned->host, owned->port, failed, nullptr));
   });
 }
 

@@ -83,7 +83,7 @@ class ProcessTest(unittest.TestCase):
         return process
 
     def test_a_process_that_ends_before_it_is_ready_is_told_with_its_last_words(self):
-        process = self.process("import sys; print('starting'); sys.exit('no such model')")
+        process = self.process("import sys; print('starting', flush=True); sys.exit('no such model')")
         with self.assertRaisesRegex(StackError, "engine 9 ended with status 1; the last it said: no such model"):
             wait_ready(process, "127.0.0.1:1", "/health")
 

@@ -380,12 +380,15 @@ class FramingTest(HttpTest):
     def test_bytes_of_the_backend_that_nobody_asked_for_reach_nobody(self):
         def two(request):
             request.answer(200, b"mine")
-            if request.number == 1:
-                request.send(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nothers")
+            request.send(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nothers")
+            request.hang()
         self.start(two)
         for _ in range(6):
             answer = self.proxy.request("GET", "/a")
             self.assertEqual((answer.status, answer.body), (200, b"mine"))
+            # Bytes that cross a request on the wire are its answer to any HTTP/1 client.
+            self.assertTrue(self.backend.gone.wait(10), "the connection is closed")
+            self.backend.gone.clear()
 
     def test_hop_by_hop_fields_stay_on_their_hop(self):
         self.start(lambda request: request.answer(200, b"", {"keep-alive": "timeout=5", "x-kept": "yes",

@@ -325,6 +325,17 @@ TEST_F(LoopTest, WorkBesideTheLoopComesBackToIt) {
   loop_->Run();
 }
 
+TEST_F(LoopTest, NamesOfThisMachineNeedNobodyToKnowThem) {
+  for (const char* name : {"localhost", "engine.localhost"}) {
+    loop_->Resolve(name, 8080, [&](absl::StatusOr<std::vector<Address>> addresses) {
+      ASSERT_TRUE(addresses.ok()) << addresses.status();
+      for (const Address& address : *addresses) EXPECT_TRUE(address.loopback()) << address.text;
+      loop_->Stop();
+    });
+    loop_->Run();
+  }
+}
+
 TEST_F(LoopTest, NamesAreResolvedOrSaidToBeUnknown) {
   loop_->Resolve("localhost", 8080, [&](absl::StatusOr<std::vector<Address>> addresses) {
     ASSERT_TRUE(addresses.ok()) << addresses.status();
