@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "proxy/http/request_target.h"
+
 namespace penstock {
 
 // Beyond one of these below `unsent_bytes` the peer is flooding us, and the
@@ -38,6 +40,7 @@ struct CodecLimits {
   size_t header_count = 100;
   size_t request_line_bytes = 8 * 1024;
   size_t chunk_extension_bytes = 1024;        // Sum over one message.
+  PathRule paths = PathRule::kNormalize;      // Server role.
   H2Limits h2;
 };
 

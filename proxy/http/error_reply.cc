@@ -19,9 +19,11 @@ constexpr ReplyInfo kReplies[] = {
     {401, kClientFault, "invalid_api_key", "http_request_denied", false},
     {404, kClientFault, "model_not_found", "destination_not_found", false},
     {404, kClientFault, "route_not_found", "destination_not_found", false},
+    {405, kClientFault, "method_not_allowed", "http_request_denied", false},
     {408, kClientFault, "request_timeout", "http_request_error", false},
     {413, kClientFault, "request_too_large", "http_request_error", false},
     {414, kClientFault, "uri_too_long", "http_request_error", false},
+    {415, kClientFault, "unsupported_media_type", "http_request_error", false},
     {429, kRateLimit, "queue_full", "connection_limit_reached", false},
     {431, kClientFault, "headers_too_large", "http_request_error", false},
     {500, kServerFault, "internal_error", "proxy_internal_error", false},
@@ -34,8 +36,9 @@ constexpr ReplyInfo kReplies[] = {
     {504, kServerFault, "backend_connect_timeout", "connection_timeout", false},
     {504, kServerFault, "backend_timeout", "http_response_timeout", true},
     {504, kServerFault, "backend_idle_timeout", "http_response_timeout", true},
+    {508, kServerFault, "loop_detected", "proxy_loop_detected", true},
 };
-static_assert(std::size(kReplies) == static_cast<size_t>(ReplyCode::kIdleTimeout) + 1);
+static_assert(std::size(kReplies) == static_cast<size_t>(ReplyCode::kLoopDetected) + 1);
 
 // Length of the valid UTF-8 sequence at the front, 0 if there is none.
 size_t Utf8Length(std::string_view text) {

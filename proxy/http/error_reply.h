@@ -13,9 +13,11 @@ enum class ReplyCode : uint8_t {
   kUnauthorized,       // 401 invalid_request_error / invalid_api_key
   kModelNotFound,      // 404 invalid_request_error / model_not_found
   kRouteNotFound,      // 404 invalid_request_error / route_not_found
+  kMethodNotAllowed,   // 405 invalid_request_error / method_not_allowed
   kRequestTimeout,     // 408 invalid_request_error / request_timeout
   kBodyTooLarge,       // 413 invalid_request_error / request_too_large
   kUriTooLong,         // 414 invalid_request_error / uri_too_long
+  kUnsupportedMedia,   // 415 invalid_request_error / unsupported_media_type
   kQueueFull,          // 429 rate_limit_error / queue_full               retry-after
   kHeadersTooLarge,    // 431 invalid_request_error / headers_too_large
   kInternal,           // 500 server_error / internal_error
@@ -28,6 +30,7 @@ enum class ReplyCode : uint8_t {
   kConnectTimeout,     // 504 server_error / backend_connect_timeout
   kFirstTokenTimeout,  // 504 server_error / backend_timeout              x-should-retry: false
   kIdleTimeout,        // 504 server_error / backend_idle_timeout         x-should-retry: false
+  kLoopDetected,       // 508 server_error / loop_detected                x-should-retry: false
 };
 
 struct ReplyInfo {

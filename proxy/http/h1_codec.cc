@@ -241,7 +241,7 @@ int H1Codec::OnRequestHead() {
   request_.target = head_.bytes.view().substr(0, target_bytes_);
   request_.headers = head_.headers;
   request_.minor_version = parser_.http_minor;
-  if (std::optional<ProtocolError> error = ReadRequestHead(request_, target_)) {
+  if (std::optional<ProtocolError> error = ReadRequestHead(request_, limits_.paths, target_)) {
     return Refuse(error->status, error->code, error->message);
   }
   ++id_;

@@ -15,107 +15,15 @@ ProtocolError Refuse(uint16_t status, std::string_view code, std::string_view me
   return ProtocolError{status, code, std::string(message)};
 }
 
-bool IsDigit(char c) { return c >= '0' && c <= '9'; }
-bool IsAlnum(char c) { return IsDigit(c) || (ToLower(c) >= 'a' && ToLower(c) <= 'z'); }
-
-int HexValue(char c) {
-  if (IsDigit(c)) return c - '0';
-  const char lower = ToLower(c);
-  return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-}
-
 std::optional<uint64_t> ParseLength(std::string_view text) {
   uint64_t value = 0;
   const char* const end = text.data() + text.size();
   for (const char c : text) {
-    if (!IsDigit(c)) return std::nullopt;
+    if (c < '0' || c > '9') return std::nullopt;
   }
   const auto [last, error] = std::from_chars(text.data(), end, value);
   if (text.empty() || error != std::errc() || last != end || value > kLengthMax) return std::nullopt;
   return value;
-}
-
-// Host, optional port; no user information, no path.
-bool IsAuthority(std::string_view text) {
-  std::string_view port;
-  if (!text.empty() && text.front() == '[') {
-    const size_t close = text.find(']');
-    if (close == std::string_view::npos || close < 3) return false;
-    for (const char c : text.substr(1, close - 1)) {
-      if (HexValue(c) < 0 && c != ':' && c != '.') return false;
-    }
-    port = text.substr(close + 1);
-  } else {
-    const size_t colon = text.find(':');
-    const std::string_view host = text.substr(0, colon);
-    if (host.empty()) return false;
-    for (const char c : host) {
-      if (!IsAlnum(c) && c != '-' && c != '.' && c != '_' && c != '~') return false;
-    }
-    port = colon == std::string_view::npos ? std::string_view() : text.substr(colon);
-  }
-  if (port.empty()) return true;
-  if (port.front() != ':' || port.size() > 6) return false;
-  for (const char c : port.substr(1)) {
-    if (!IsDigit(c)) return false;
-  }
-  return true;
-}
-
-// "." and "..", with dots spelt as %2e too.
-bool IsDotSegment(std::string_view segment) {
-  size_t dots = 0;
-  while (!segment.empty()) {
-    if (segment.front() == '.') {
-      segment.remove_prefix(1);
-    } else if (segment.size() >= 3 && segment[0] == '%' && segment[1] == '2' &&
-               ToLower(segment[2]) == 'e') {
-      segment.remove_prefix(3);
-    } else {
-      return false;
-    }
-    ++dots;
-  }
-  return dots == 1 || dots == 2;
-}
-
-// What is routed is what is forwarded, so whatever the next reader could
-// normalise into another path is refused rather than rewritten.
-Verdict CheckPath(std::string_view path) {
-  for (size_t i = 0; i < path.size(); ++i) {
-    const char c = path[i];
-    if (c < 0x21 || c > 0x7e || c == '#' || c == '\\') {
-      return Refuse(400, "invalid_target", "the path has a character that no path may have");
-    }
-    if (c != '%') continue;
-    const int high = i + 2 < path.size() ? HexValue(path[i + 1]) : -1;
-    const int low = i + 2 < path.size() ? HexValue(path[i + 2]) : -1;
-    const int byte = high * 16 + low;
-    if (high < 0 || low < 0) {
-      return Refuse(400, "invalid_target", "the path has a % without two hexadecimal digits");
-    }
-    if (byte == 0 || byte == '/' || byte == '\\') {
-      return Refuse(400, "invalid_target", "the path has an escaped slash, backslash or NUL");
-    }
-  }
-  for (size_t start = 0; start < path.size();) {
-    const size_t slash = path.find('/', start + 1);
-    const size_t end = slash == std::string_view::npos ? path.size() : slash;
-    if (IsDotSegment(path.substr(start + 1, end - start - 1))) {
-      return Refuse(400, "invalid_target", "the path has a . or .. segment");
-    }
-    start = end;
-  }
-  return std::nullopt;
-}
-
-Verdict CheckQuery(std::string_view query) {
-  for (const char c : query) {
-    if (c < 0x21 || c > 0x7e || c == '#') {
-      return Refuse(400, "invalid_target", "the query has a character that no query may have");
-    }
-  }
-  return std::nullopt;
 }
 
 // Absolute form: the authority moves out of the target.
@@ -147,25 +55,9 @@ Verdict SplitAbsoluteForm(RequestHead& head, std::string& storage) {
   return std::nullopt;
 }
 
-Verdict ReadTarget(RequestHead& head, std::string& storage) {
-  if (head.method == "CONNECT") {
-    return Refuse(501, "not_implemented", "CONNECT is not implemented");
-  }
-  if (head.target == "*") {
-    if (head.method != "OPTIONS") {
-      return Refuse(400, "invalid_target", "only OPTIONS may have * as its target");
-    }
-    head.path = head.target;
-    return std::nullopt;
-  }
-  if (head.target.empty() || head.target.front() != '/') {
-    if (Verdict verdict = SplitAbsoluteForm(head, storage)) return verdict;
-  }
-  const size_t question = head.target.find('?');
-  head.path = head.target.substr(0, question);
-  if (Verdict verdict = CheckPath(head.path)) return verdict;
-  if (question == std::string_view::npos) return std::nullopt;
-  return CheckQuery(head.target.substr(question + 1));
+// CONNECT's authority form is no path; whoever reads targets refuses it by its method.
+bool HasPath(const RequestHead& head) {
+  return head.method == "CONNECT" || head.target == "*" || head.target.starts_with('/');
 }
 
 // What the fields say about framing and connection, the same for both roles.
@@ -252,7 +144,7 @@ Verdict ReadFraming(const FieldFacts& facts, int minor_version, uint16_t status,
 
 }  // namespace
 
-std::optional<ProtocolError> ReadRequestHead(RequestHead& head, std::string& storage) {
+std::optional<ProtocolError> ReadRequestHead(RequestHead& head, PathRule rule, std::string& storage) {
   const FieldFacts facts = ReadFields(head.headers);
   if (facts.hosts > 1) return Refuse(400, "invalid_host", "more than one Host field");
   if (facts.hosts == 0 && head.minor_version >= 1) {
@@ -262,7 +154,10 @@ std::optional<ProtocolError> ReadRequestHead(RequestHead& head, std::string& sto
     return Refuse(400, "invalid_host", "the Host field is no host with an optional port");
   }
   head.authority = facts.host;
-  if (Verdict verdict = ReadTarget(head, storage)) return verdict;
+  if (!HasPath(head)) {
+    if (Verdict verdict = SplitAbsoluteForm(head, storage)) return verdict;
+  }
+  if (Verdict verdict = ReadTarget(head, rule, storage)) return verdict;
   if (HasUnderscoreAlias(head.headers)) {
     return Refuse(400, "invalid_header",
                   "a field name with an underscore that could be taken for a known field");
@@ -353,6 +248,7 @@ std::string_view ReasonPhrase(uint16_t status) {
     case 503: return "Service Unavailable";
     case 504: return "Gateway Timeout";
     case 505: return "HTTP Version Not Supported";
+    case 508: return "Loop Detected";
     default: return "";
   }
 }

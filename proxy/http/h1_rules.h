@@ -13,7 +13,7 @@ namespace penstock {
 // upgrade from method, target, headers and minor_version. `target` in absolute
 // form becomes origin form, with its authority in place of Host's.
 // `storage` holds a target that had to be rewritten.
-std::optional<ProtocolError> ReadRequestHead(RequestHead& head, std::string& storage);
+std::optional<ProtocolError> ReadRequestHead(RequestHead& head, PathRule rule, std::string& storage);
 
 // Fills framing, content_length and keep_alive; `to_head`: it answers a HEAD request.
 std::optional<ProtocolError> ReadResponseHead(ResponseHead& head, int minor_version, bool to_head);

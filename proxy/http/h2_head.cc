@@ -123,8 +123,13 @@ std::optional<ProtocolError> H2Head::ReadRequest(RequestHead& head, bool end_str
   if (!JoinCookies(arena) || !Keep(head.headers, arena)) return LimitError(431);
   head.target = path_;
   head.scheme = scheme_;
-  std::string unused;   // For a target in absolute form.
-  if (std::optional<ProtocolError> error = ReadRequestHead(head, unused)) return error;
+  std::string rewritten;
+  if (std::optional<ProtocolError> error = ReadRequestHead(head, limits_.paths, rewritten)) return error;
+  if (!rewritten.empty()) {
+    head.target = arena.Copy(rewritten);
+    if (head.target.data() == nullptr) return LimitError(431);
+    head.path = head.target.substr(0, head.path.size());
+  }
   if (head.framing == Framing::kNone && !end_stream) head.framing = Framing::kChunked;
   head.expect_continue = !end_stream && Find(head.headers, KnownHeader::kExpect) != nullptr;
   return std::nullopt;

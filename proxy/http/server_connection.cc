@@ -13,6 +13,7 @@ constexpr size_t kLingerBytes = 64 * 1024;
 
 ReplyCode ReplyFor(uint16_t status) {
   switch (status) {
+    case 405: return ReplyCode::kMethodNotAllowed;
     case 413: return ReplyCode::kBodyTooLarge;
     case 414: return ReplyCode::kUriTooLong;
     case 431: return ReplyCode::kHeadersTooLarge;

@@ -22,6 +22,9 @@ std::optional<Flag> FlagOf(ReplyCode code) {
     case ReplyCode::kBadRequest:
     case ReplyCode::kUriTooLong:
     case ReplyCode::kHeadersTooLarge:
+    case ReplyCode::kMethodNotAllowed:
+    case ReplyCode::kUnsupportedMedia:
+    case ReplyCode::kLoopDetected:
     case ReplyCode::kNotImplemented: return Flag::kIH;
     case ReplyCode::kModelNotFound:
     case ReplyCode::kRouteNotFound: return Flag::kNR;

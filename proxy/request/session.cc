@@ -25,6 +25,7 @@ CodecLimits LimitsOf(const config::Limits& limits) {
 
 ReplyCode ReplyFor(uint16_t status) {
   switch (status) {
+    case 405: return ReplyCode::kMethodNotAllowed;
     case 408: return ReplyCode::kRequestTimeout;
     case 413: return ReplyCode::kBodyTooLarge;
     case 414: return ReplyCode::kUriTooLong;

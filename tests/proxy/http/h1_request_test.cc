@@ -192,7 +192,7 @@ TEST(H1Request, AbsoluteFormBecomesOriginFormWithItsOwnAuthority) {
   EXPECT_EQ(ParseAtEverySplit("GET http://real?q HTTP/1.1\r\nHost: h\r\n\r\n"),
             "request 1 GET /?q path=/ authority=real body=none\n  Host: real\nend 1\n");
   for (const std::string_view target :
-       {"ftp://h/", "http://u@h/", "http:///a", "http://h/../a", "h:80", "a", "*"}) {
+       {"ftp://h/", "http://u@h/", "http:///a", "http://h/../a", "h:80", "a", "*", "http://h#a"}) {
     ExpectRefused(WithTarget(target), 400);
   }
   EXPECT_NE(ParseAtEverySplit("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n").find("path=* "),
@@ -201,18 +201,32 @@ TEST(H1Request, AbsoluteFormBecomesOriginFormWithItsOwnAuthority) {
 
 TEST(H1Request, PathsThatCouldBeReadInTwoWaysAreRefused) {
   for (const std::string_view target :
-       {"/./a", "/a/../b", "/a/..", "/.", "/%2e%2E/a", "/.%2e", "/v1%2Fchat", "/a%5cb", "/a%00",
-        "/a%zz", "/a%2", "/a%", "/a#b", "/a\\b", "/a?b#c", "/\x80", "/a\x01"}) {
+       {"/../a", "/%2e%2E/a", "/.%2e", "/v1%2Fchat", "/a%5cb", "/a%00", "/a%zz", "/a%2", "/a%", "/a#b",
+        "/a\\b", "/a?b#c", "/\x80", "/a\x01"}) {
     ExpectRefused(WithTarget(target), 400);
   }
   for (const std::string_view target :
-       {"/", "//a", "/a;p", "/a..b", "/...", "/a%20b", "/.well-known", "/a?../%2f"}) {
-    EXPECT_TRUE(ParseAtEverySplit(WithTarget(target)).starts_with("request 1 GET ")) << target;
+       {"/", "/a;p", "/a..b", "/...", "/a%20b", "/.well-known", "/a?../%2f"}) {
+    EXPECT_TRUE(ParseAtEverySplit(WithTarget(target)).starts_with("request 1 GET " + std::string(target)))
+        << target;
+  }
+}
+
+TEST(H1Request, OtherPathsHaveOneSpellingBeforeAnybodyLooksAtThem) {
+  EXPECT_EQ(ParseAtEverySplit(WithTarget("//v1/./x/..//%6dodels?a=//..")),
+            "request 1 GET /v1/models?a=//.. path=/v1/models authority=h body=none\n  Host: h\nend 1\n");
+  EXPECT_EQ(ParseAtEverySplit("GET http://real//a/../b HTTP/1.1\r\nHost: h\r\n\r\n"),
+            "request 1 GET /b path=/b authority=real body=none\n  Host: real\nend 1\n");
+  CodecLimits strict;
+  strict.paths = PathRule::kStrict;
+  for (const std::string_view target : {"//a", "/a/./b", "/a/..", "/%2e/a"}) {
+    EXPECT_EQ(ParseAtEverySplit(WithTarget(target), strict), "error 400 invalid_target\n");
   }
 }
 
 TEST(H1Request, OtherMethodsAndVersionsHaveTheirOwnStatus) {
-  ExpectRefused("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", 501);
+  ExpectRefused("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", 405);
+  ExpectRefused("TRACE / HTTP/1.1\r\nHost: h\r\n\r\n", 405);
   ExpectRefused("get / HTTP/1.1\r\nHost: h\r\n\r\n", 400);
   ExpectRefused("G=\":<> / HTTP/1.1\r\nHost: h\r\n\r\n", 400);
   ExpectRefused(std::string(2000, 'A'), 400);

@@ -213,6 +213,16 @@ TEST(H2Codec, ConnectIsRefusedWith405) {
             (std::vector<std::string>{"HEADERS 1 end", "RST_STREAM 1 code 0"}));
 }
 
+TEST(H2Codec, APathHasTheOneSpellingThatItHasInHttp1) {
+  H2Peer server(CodecRole::kServer);
+  server.Feed(h2::Hello() + h2::Headers(1, h2::With(h2::Get("//v1/./%6dodels?a=//"), {})) +
+              h2::Headers(3, h2::With(h2::Get("/v1%2fmodels"), {})));
+  EXPECT_TRUE(server.of(1).head.starts_with("GET http /v1/models?a=// path=/v1/models "))
+      << server.of(1).head;
+  EXPECT_EQ(server.of(3).heads, 0);
+  EXPECT_EQ(server.of(3).refusal.status, 400);
+}
+
 TEST(H2Codec, AFloodEndsTheConnectionAndSaysWhichLimit) {
   H2Peer server(CodecRole::kServer);
   std::string bytes = h2::Hello();
