@@ -3,6 +3,7 @@
 
 #include "tests/fuzz/h1_target.h"
 #include "tests/fuzz/sse_target.h"
+#include "tests/support/corpus.h"
 #include "tests/support/mutate.h"
 #include "tests/support/seeds.h"
 
@@ -98,6 +99,10 @@ TEST(SseFuzz, AnyBytesGetOneVerdict) {
     for (int i = 0; i < 200; ++i) FuzzSse(Mutate(random, corpus, words));
   });
 }
+
+TEST(H1Fuzz, TheCorpusStillHolds) { ForEachInput("h1", FuzzH1); }
+
+TEST(SseFuzz, TheCorpusStillHolds) { ForEachInput("sse", FuzzSse); }
 
 }  // namespace
 }  // namespace penstock

@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 
 #include "proxy/base/status.h"
+#include "tests/fuzz/peek_target.h"
+#include "tests/support/corpus.h"
 #include "tests/support/mutate.h"
 #include "tests/support/seeds.h"
 
@@ -159,6 +161,19 @@ TEST(Canonical, DifferentRequestsStayDifferent) {
   EXPECT_NE(Canonical(R"({"model":"m","a":"\\u0061"})"), Canonical(R"({"model":"m","a":"\u0061"})"));
   EXPECT_NE(Canonical(R"({"model":"m","a":null})"), Canonical(R"({"model":"m"})"));
   EXPECT_NE(Canonical(R"({"model":"m","a":[1,2]})"), Canonical(R"({"model":"m","a":[2,1]})"));
+}
+
+TEST(Peek, AnyBytesAreRefusedOrReadAsOneRequest) {
+  ForEachInput("peek", FuzzPeek);
+  const std::vector<std::string> corpus = {
+      R"({"model":"m","messages":[{"role":"user","content":"hi \u00e9"}],"stream":true,"temperature":0.0})",
+      R"({"model":"m","n":1,"top_k":1,"seed":-7,"max_tokens":5,"max_completion_tokens":6,"a":{"b":[1,2.5e3,null]}})"};
+  const std::vector<std::string> words = {"{", "}", "[", "]", ",", ":", "\"", "\\", "\\u0000", "\\ud800", "null",
+                                          "1e400", "-0", "\"model\":", "\xff", "\xef\xbb\xbf", std::string(70, '[')};
+  ForEachSeed(60, [&](uint64_t seed) {
+    Random random(seed);
+    for (int i = 0; i < 100; ++i) FuzzPeek(Mutate(random, corpus, words));
+  });
 }
 
 }  // namespace
