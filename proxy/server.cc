@@ -97,8 +97,9 @@ absl::Status Server::Bind(const config::Config& config) {
     if (!address.ok()) return address.status();
     // Workers share the port with each other, but not with another program.
     RETURN_IF_ERROR(CheckPortFree(*address));
+    const auto entrance = std::make_shared<const Entrance>(Entrance{listener.debug_headers});
     for (auto& worker : workers_) {
-      address = worker->Listen(*address, listener.debug_headers);
+      address = worker->Listen(*address, entrance);
       if (!address.ok()) return address.status();
     }
     LogInfo("listener {} on http://{}", listener.name, address->text);

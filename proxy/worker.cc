@@ -29,10 +29,10 @@ Worker::~Worker() {
   context_.reset();
 }
 
-absl::StatusOr<Address> Worker::Listen(const Address& address, bool debug_headers) {
+absl::StatusOr<Address> Worker::Listen(const Address& address, std::shared_ptr<const Entrance> entrance) {
   absl::StatusOr<std::unique_ptr<Listener>> listener =
-      loop_->Listen(address, [this, debug_headers](std::unique_ptr<Stream> stream) {
-        sessions_->Accept(std::move(stream), debug_headers);
+      loop_->Listen(address, [this, entrance = std::move(entrance)](std::unique_ptr<Stream> stream) {
+        sessions_->Accept(std::move(stream), entrance);
       });
   if (!listener.ok()) return listener.status();
   Address real = (*listener)->address();

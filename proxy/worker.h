@@ -25,7 +25,7 @@ class Worker {
   ~Worker();  // Stops.
 
   // REQUIRES: not started. Returns the address with its real port.
-  absl::StatusOr<Address> Listen(const Address& address, bool debug_headers);
+  absl::StatusOr<Address> Listen(const Address& address, std::shared_ptr<const Entrance> entrance);
   void Start();
 
   // The policy file of the moment; `snapshot` is this worker's own.

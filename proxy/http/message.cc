@@ -31,6 +31,17 @@ const Header* Find(std::span<const Header> headers, std::string_view name) {
   return nullptr;
 }
 
+bool TakesTrailers(std::span<const Header> headers) {
+  bool takes = false;
+  for (const Header& header : headers) {
+    if (header.id != KnownHeader::kTe) continue;
+    ForEachToken(header.value, [&](std::string_view token) {
+      takes |= EqualsIgnoringCase(token, "trailers");
+    });
+  }
+  return takes;
+}
+
 bool IsProtected(KnownHeader id) {
   switch (id) {
     case KnownHeader::kAuthorization:
@@ -77,6 +88,21 @@ void DropHopByHop(std::span<Header> headers) {
         break;
       default:
         break;
+    }
+  }
+}
+
+void DropFromTrailers(std::span<Header> trailers) {
+  static constexpr std::string_view kNeverLate[] = {
+      "accept-ranges", "age", "content-location", "content-range", "expires", "forwarded",
+      "location", "max-forwards", "pragma", "proxy-authenticate", "proxy-authorization", "range",
+      "set-cookie", "cookie", "vary", "www-authenticate", "x-forwarded-for",
+  };
+  DropHopByHop(trailers);
+  for (Header& trailer : trailers) {
+    trailer.dropped |= IsProtected(trailer.id);
+    for (const std::string_view name : kNeverLate) {
+      trailer.dropped |= EqualsIgnoringCase(trailer.name, name);
     }
   }
 }

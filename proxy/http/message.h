@@ -78,4 +78,11 @@ const Header* Find(std::span<const Header> headers, std::string_view name);
 bool IsProtected(KnownHeader id);
 void DropHopByHop(std::span<Header> headers);
 
+// Marks what must not stand in trailers (RFC 9110 6.5.1), where it comes too late or
+// past whoever checks it: framing, routing, credentials, what a body is, how an
+// answer is kept.
+void DropFromTrailers(std::span<Header> trailers);
+// A client says so with TE (RFC 9110 10.1.4).
+bool TakesTrailers(std::span<const Header> headers);
+
 }  // namespace penstock

@@ -135,7 +135,7 @@ void Exchange::OnRequestBody(std::string_view data) {
   if (!inference_ && conn_ != nullptr && phase_ != Phase::kConnecting) {
     body_streamed_ = true;
     conn_->WriteBody(data);
-    if (conn_->above_mark()) session_->PauseBody();
+    if (conn_->above_mark()) session_->PauseBody(id_);
     return;
   }
   const config::Limits& limits = snapshot_->server().limits;
@@ -152,15 +152,16 @@ void Exchange::OnRequestBody(std::string_view data) {
                 kSecond);
   }
   body_.append(data);
-  if (!inference_ && body_.size() > kHeldMax) session_->PauseBody();
+  if (!inference_ && body_.size() > kHeldMax) session_->PauseBody(id_);
 }
 
-void Exchange::OnRequestEnd() {
+void Exchange::OnRequestEnd(std::span<Header> trailers) {
   request_complete_ = true;
   if (phase_ == Phase::kDone) return;
   if (inference_) return OnBodyWhole();
   if (conn_ != nullptr && head_.framing != Framing::kNone && phase_ != Phase::kConnecting) {
-    conn_->WriteEnd({});
+    DropFromTrailers(trailers);
+    conn_->WriteEnd(trailers);
     if (phase_ == Phase::kAwaiting) AwaitAnswer();
   }
 }

@@ -42,7 +42,7 @@ class Exchange final : public BackendCall::User {
   // `head` stays valid until ExchangeDone (its session keeps the codec's storage).
   void Start(Session& session, MessageId id, RequestHead& head);
   void OnRequestBody(std::string_view data);
-  void OnRequestEnd();
+  void OnRequestEnd(std::span<Header> trailers);
   void OnBadRequestBody(ReplyCode code, std::string_view message);
   void OnClientWritable();
   // The time that a drain leaves to whole answers is over.

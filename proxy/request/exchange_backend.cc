@@ -65,7 +65,7 @@ void Exchange::SendRequest() {
     AwaitAnswer();
   } else {
     deadline_.Set(sent_ + ToMicros(snapshot_->server().request_body_idle_timeout));
-    session_->ResumeBody();
+    session_->ResumeBody(id_);
   }
 }
 
@@ -108,7 +108,7 @@ void Exchange::OnConnFailed(const ConnFailure& failure) {
 }
 
 void Exchange::OnConnWritable() {
-  if (session_ != nullptr && !inference_ && !request_complete_) session_->ResumeBody();
+  if (session_ != nullptr && !inference_ && !request_complete_) session_->ResumeBody(id_);
 }
 
 void Exchange::OnAnswerInterim(ResponseHead&) {}  // 100 is ours to give; others say nothing we need.

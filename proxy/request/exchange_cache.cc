@@ -85,7 +85,7 @@ bool Exchange::Follow(std::shared_ptr<Flight> flight) {
 
 void Exchange::OnFollow() {
   deadline_.Clear();
-  while (phase_ == Phase::kFollowing && session_ != nullptr && !session_->above_mark()) {
+  while (phase_ == Phase::kFollowing && session_ != nullptr && !session_->above_mark(id_)) {
     FlightReader::Step step = reader_->Read(kFollowBytes);
     if (step.promoted) return LeadFlight();
     if (step.state == Flight::State::kFailed && !head_sent_) {
@@ -121,7 +121,7 @@ void Exchange::OnFollow() {
     context_.turn.Bury(std::make_unique<decltype(step.chunks)>(std::move(step.chunks)));
     if (step.more) continue;
     if (step.state == Flight::State::kComplete) {
-      session_->WriteEnd(id_);
+      session_->WriteEnd(id_, {});
       return Finish();
     }
     if (step.state == Flight::State::kFailed) {

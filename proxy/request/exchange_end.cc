@@ -60,7 +60,7 @@ void Exchange::Fail(ReplyCode code, std::string_view message, std::string_view p
     if (events_) session_->WriteBody(id_, field_.assign(ErrorEvent(code, message)));
     Session* const session = std::exchange(session_, nullptr);
     Finish();
-    session->Cut(stuck);
+    session->Cut(id_, stuck);
     return;
   }
   if (session_ != nullptr) {
@@ -76,7 +76,7 @@ void Exchange::Fail(ReplyCode code, std::string_view message, std::string_view p
       extra[count++] = {"proxy-status", proxy_status, KnownHeader::kProxyStatus};
     }
     if (info.should_not_retry) extra[count++] = {"x-should-retry", "false", KnownHeader::kXShouldRetry};
-    if (!request_complete_) session_->CloseAfterAnswer();
+    if (!request_complete_) session_->CloseAfterAnswer(id_);
     Reply(info.status, field_.assign(ErrorBody(code, message, param)), std::span(extra.data(), count));
   }
   status_ = info.status;
@@ -101,7 +101,7 @@ void Exchange::Reply(uint16_t status, std::string_view body, std::span<const Hea
   // Copied by way of the gather's scratch if short; long bodies are the snapshot's
   // or this exchange's, which is not reused before the turn ends.
   session_->WriteBody(id_, body);
-  session_->WriteEnd(id_);
+  session_->WriteEnd(id_, {});
   bytes_sent_ += body.size();
 }
 

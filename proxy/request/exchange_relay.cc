@@ -129,7 +129,7 @@ void Exchange::RelayBytes(std::string_view data) {
   if (session_ == nullptr) return;
   bytes_sent_ += data.size();
   session_->WriteBody(id_, data);
-  if (session_->above_mark() && !answer_paused_ && conn_ != nullptr) {
+  if (session_->above_mark(id_) && !answer_paused_ && conn_ != nullptr) {
     answer_paused_ = true;
     conn_->PauseAnswer();
   }
@@ -153,8 +153,11 @@ void Exchange::FirstToken() {
 void Exchange::OnAnswerEnd(std::span<Header> trailers) {
   conn_ = nullptr;  // It has gone back to its pool.
   if (phase_ == Phase::kDone) return;
-  if (const Header* report = Find(trailers, KnownHeader::kEndpointLoadMetrics); report && attempt_.begun()) {
-    pool_->table.Report(*attempt_.backend(), report->value, context_.loop.now());
+  DropFromTrailers(trailers);
+  for (Header& trailer : trailers) {
+    if (trailer.id != KnownHeader::kEndpointLoadMetrics) continue;
+    if (attempt_.begun()) pool_->table.Report(*attempt_.backend(), trailer.value, context_.loop.now());
+    trailer.dropped = true;
   }
   if (held_head_.held || !held_event_.empty()) {
     // An answer that ends inside an event, or before its first, is passed on as it is.
@@ -172,9 +175,9 @@ void Exchange::OnAnswerEnd(std::span<Header> trailers) {
     pool_->cells.tpot.Observe((context_.loop.now() - first_token_at_) / (event_count_ - 2));
   }
   EndAttempt(status_ >= 500 ? Outcome::kFault : Outcome::kOk);
-  if (!request_complete_ && session_ != nullptr) session_->CloseAfterAnswer();
+  if (!request_complete_ && session_ != nullptr) session_->CloseAfterAnswer(id_);
   CloseFlight(status_ == 200);
-  if (session_ != nullptr) session_->WriteEnd(id_);
+  if (session_ != nullptr) session_->WriteEnd(id_, trailers);
   Finish();
 }
 

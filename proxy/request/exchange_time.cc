@@ -60,7 +60,7 @@ void Exchange::BodyStopped() {
 
 // A client that takes nothing of its answer: no fault of the backend.
 void Exchange::CheckClient() {
-  const size_t unsent = session_->unsent();
+  const size_t unsent = session_->unsent(id_);
   if (std::exchange(unsent_, unsent) != unsent) {
     return deadline_.Set(context_.loop.now() + pool_->idle_timeout);
   }

@@ -1,17 +1,18 @@
-// One client connection: owns its stream, its codec and its live exchanges;
-// destroying it cancels them all. On HTTP/1 it keeps the order of pipelined
-// requests: the next one begins when the answer before it is whole.
+// A client's connection, as its exchanges and its worker see it: HTTP/1 carries one
+// exchange at a time (h1_session.h), HTTP/2 many (h2_session.h). It owns its stream
+// and its live exchanges; closing it cancels them all.
 //
 // Threads: the worker's thread only.
 #pragma once
 
 #include <cstdint>
 #include <memory>
-#include <string>
+#include <span>
 #include <string_view>
+#include <vector>
 
-#include "proxy/base/deadline_wheel.h"
 #include "proxy/http/codec.h"
+#include "proxy/http/error_reply.h"
 #include "proxy/net/stream.h"
 #include "proxy/net/turn.h"
 #include "proxy/request/worker_context.h"
@@ -21,84 +22,77 @@ namespace penstock {
 class Exchange;
 class SessionSet;
 
-class Session final : public StreamReceiver, public CodecReceiver {
+// The listener that connections came by.
+struct Entrance {
+  bool debug_headers = false;
+};
+
+class Session {
  public:
-  // Bytes of pipelined requests kept while one is being answered.
-  static constexpr size_t kPendingMax = 64 * 1024;
+  virtual ~Session() = default;
 
-  Session(SessionSet& set, WorkerContext& context, std::unique_ptr<Stream> stream,
-          bool debug_headers);
-  ~Session();
-
-  // --- for its exchange ---
-  void WriteHead(MessageId id, const ResponseHead& head, std::span<const Header> extra);
-  void WriteContinue(MessageId id);
-  void WriteBody(MessageId id, std::string_view data);
-  void WriteEnd(MessageId id);
+  // --- for its exchanges, each under the id that it was started with ---
+  virtual void WriteHead(MessageId id, const ResponseHead& head, std::span<const Header> extra) = 0;
+  virtual void WriteContinue(MessageId id) = 0;
+  // `data` stays valid until the turn ends.
+  virtual void WriteBody(MessageId id, std::string_view data) = 0;
+  virtual void WriteEnd(MessageId id, std::span<const Header> trailers) = 0;
   // Cuts the answer so that every client sees that it is not whole: by a reset, as
   // soon as what was said so far has had the time to arrive (`at_once`: now).
-  // REQUIRES: the exchange has finished.
-  void Cut(bool at_once);
-  // No request follows on this connection; the current answer says so.
-  void CloseAfterAnswer();
-  void PauseBody();
-  void ResumeBody();
-  size_t unsent() const { return writer_.pending(); }
+  // REQUIRES: the exchange has finished; it is given back to the worker.
+  virtual void Cut(MessageId id, bool at_once) = 0;
+  // The rest of the request will not be read. On HTTP/1 no request can follow it, and
+  // the answer, whose head comes after this, says so.
+  virtual void CloseAfterAnswer(MessageId id) = 0;
+  virtual void PauseBody(MessageId id) = 0;
+  virtual void ResumeBody(MessageId id) = 0;
+  // Bytes of this answer that the client has not taken yet.
+  virtual size_t unsent(MessageId id) const = 0;
   // Whoever stops because of it hears of OnClientWritable.
-  bool above_mark();
+  virtual bool above_mark(MessageId id) = 0;
+  // The exchange is over, answered whole; it is given back to the worker.
+  virtual void ExchangeDone(Exchange& exchange, bool request_complete) = 0;
+  virtual std::string_view protocol() const = 0;   // "HTTP/1.1", for the access log.
   std::string_view peer() const { return stream_->peer(); }
-  bool debug_headers() const { return debug_headers_; }
-  // The exchange is over, answered or cut; it is given back to the worker.
-  void ExchangeDone(Exchange& exchange, bool request_complete);
+  bool debug_headers() const { return entrance_->debug_headers; }
 
-  // Closes at the next moment without a request (now, if there is none).
-  void Drain();
-  // Ends a request that is not a stream.
-  void EndWhole();
-  bool busy() const { return exchange_ != nullptr; }
-  void Close();
+  // --- for the worker ---
+  // Takes no more requests: closes as soon as those that it has are answered (now, if
+  // there is none). Called again and again while the worker drains.
+  virtual void Drain() = 0;
+  // Ends requests that are not streams.
+  virtual void EndWhole() = 0;
+  virtual size_t busy() const = 0;  // Requests in progress.
+  virtual void Close() = 0;
 
-  // --- called by the stream and the codec ---
-  void OnData(std::string_view data) override;
-  void OnStreamEnd(const absl::Status& status) override;
-  void OnWritable() override;
-  void OnRequest(MessageId id, RequestHead& head) override;
-  void OnBody(MessageId id, std::string_view data) override;
-  void OnMessageEnd(MessageId id, std::span<Header> trailers) override;
-  void OnProtocolError(const ProtocolError& error) override;
-
- private:
-  friend class SessionSet;
-  enum class State : uint8_t { kOpen, kLingering, kClosed };
-
-  void Consume(std::string_view data);
-  void AfterExchange();
-  void Linger();
-  void BeginLinger();
-  bool StillSending();
-  MonoTime linger_time() const;
-  void SetIdleDeadline();
-  static void OnDeadline(void* self);
+ protected:
+  Session(SessionSet& set, WorkerContext& context, std::unique_ptr<Stream> stream,
+          std::shared_ptr<const Entrance> entrance)
+      : set_(set),
+        context_(context),
+        stream_(std::move(stream)),
+        writer_(context.turn),
+        entrance_(std::move(entrance)) {
+    writer_.Attach(*stream_);
+  }
+  // Answers a request that became no exchange.
+  void Refuse(Codec& codec, MessageId id, const ProtocolError& error);
 
   SessionSet& set_;
   WorkerContext& context_;
   std::unique_ptr<Stream> stream_;
-  std::unique_ptr<Codec> codec_;
   Writer writer_;
-  Deadline deadline_;
-  std::unique_ptr<Exchange> exchange_;
-  std::string pending_;
-  const bool debug_headers_;
-  State state_ = State::kOpen;
-  bool feeding_ = false;
-  bool reading_ = true;
-  bool header_timer_ = false;
-  bool close_after_answer_ = false;
-  bool cut_ = false;             // The end of lingering is a reset.
-  size_t unsent_ = 0;            // While lingering, when it was last looked at.
-  MonoTime moved_ = 0;           // While lingering: when the client last took something.
+  const std::shared_ptr<const Entrance> entrance_;
+
+ private:
+  friend class SessionSet;
   size_t index_ = 0;             // In the set.
 };
+
+// What the policy file allows a client's connection.
+CodecLimits LimitsOf(const config::Limits& limits);
+// The error that a codec's verdict is told as.
+ReplyCode ReplyFor(uint16_t status);
 
 // The sessions of one worker.
 class SessionSet {
@@ -106,17 +100,17 @@ class SessionSet {
   explicit SessionSet(WorkerContext& context) : context_(context) {}
   ~SessionSet();
 
-  void Accept(std::unique_ptr<Stream> stream, bool debug_headers);
+  void Accept(std::unique_ptr<Stream> stream, std::shared_ptr<const Entrance> entrance);
   void Drain();
   void EndWhole();
   void CloseAll();
   size_t size() const { return sessions_.size(); }
   size_t busy() const;
 
- private:
-  friend class Session;
+  // --- for its sessions ---
   void Remove(Session& session);
 
+ private:
   WorkerContext& context_;
   std::vector<std::unique_ptr<Session>> sessions_;
 };

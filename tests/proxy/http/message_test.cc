@@ -13,6 +13,32 @@ std::vector<Header> Headers(std::vector<std::pair<std::string_view, std::string_
   return headers;
 }
 
+TEST(Message, TrailersKeepNothingThatComesTooLate) {
+  Header trailers[] = {{"x-checksum", "1"},
+                       {"Set-Cookie", "a=b"},
+                       {"content-length", "4", KnownHeader::kContentLength},
+                       {"authorization", "Bearer x", KnownHeader::kAuthorization},
+                       {"content-type", "text/html", KnownHeader::kContentType},
+                       {"grpc-status", "0"}};
+  DropFromTrailers(trailers);
+  for (const Header& trailer : trailers) {
+    EXPECT_EQ(trailer.dropped, trailer.name != "x-checksum" && trailer.name != "grpc-status")
+        << trailer.name;
+  }
+}
+
+TEST(Message, AClientSaysWithTeThatItTakesTrailers) {
+  const auto takes = [](std::string_view value) {
+    const Header te{"te", value, KnownHeader::kTe};
+    return TakesTrailers(std::span(&te, 1));
+  };
+  EXPECT_TRUE(takes("trailers"));
+  EXPECT_TRUE(takes("gzip;q=0.5,\tTRAILERS"));
+  EXPECT_FALSE(takes(""));
+  EXPECT_FALSE(takes("trailersx, gzip"));
+  EXPECT_FALSE(TakesTrailers({}));
+}
+
 TEST(Message, FieldsAreFoundByIdAndByNameInAnyCase) {
   const auto headers = Headers({{"X-A", "1"}, {"HOST", "h"}, {"x-a", "2"}});
   EXPECT_EQ(Find(headers, KnownHeader::kHost)->value, "h");

@@ -59,7 +59,7 @@ class Proxy {
         fleet_->pools[0], 0, seed, metrics_, *lb::MakePolicy("weighted_score", {}),
         std::make_shared<ResultCache>(cache), 0, fleet_->pools[0]->settings.queue.max));
     listener_ = *loop_.Listen(address, [this](std::unique_ptr<Stream> stream) {
-      sessions.Accept(std::move(stream), true);
+      sessions.Accept(std::move(stream), std::make_shared<const Entrance>(Entrance{.debug_headers = true}));
     });
   }
   ~Proxy() { sessions.CloseAll(); }

@@ -131,7 +131,7 @@ class World {
     context->snapshot = MakeSnapshot();
     sessions = std::make_unique<SessionSet>(*context);
     listener = *inside.Listen(*Address::Parse("127.0.0.1:8080"), [this](std::unique_ptr<Stream> stream) {
-      sessions->Accept(std::move(stream), debug_headers);
+      sessions->Accept(std::move(stream), std::make_shared<const Entrance>(entrance));
     });
   }
   ~World() {
@@ -184,7 +184,7 @@ class World {
   std::unique_ptr<WorkerContext> context;
   std::unique_ptr<SessionSet> sessions;
   std::unique_ptr<Listener> listener;
-  bool debug_headers = false;
+  Entrance entrance;             // Of connections made from now on.
 };
 
 // The status of an answer, 0 if there is none.

@@ -1,4 +1,4 @@
-#include "proxy/request/session.h"
+#include "proxy/request/h1_session.h"
 
 #include <string>
 
@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::string_view kBody = R"({"model":"m"})";
 
-TEST(Session, AnswersPipelinedRequestsInTheirOrder) {
+TEST(H1Session, AnswersPipelinedRequestsInTheirOrder) {
   World world;
   const auto client = world.Connect();
   std::string all;
@@ -28,7 +28,7 @@ TEST(Session, AnswersPipelinedRequestsInTheirOrder) {
   EXPECT_EQ(world.backends[0]->conns.size(), 1u);
 }
 
-TEST(Session, AnswersRequestsHoweverTheirBytesAreCut) {
+TEST(H1Session, AnswersRequestsHoweverTheirBytesAreCut) {
   ForEachSeed(50, [](uint64_t seed) {
     World world;
     world.network.link_options.deliver_bytes = 1 + seed % 40;
@@ -45,19 +45,19 @@ TEST(Session, AnswersRequestsHoweverTheirBytesAreCut) {
   });
 }
 
-TEST(Session, KeepsOnlySoMuchOfWhatIsPipelined) {
+TEST(H1Session, KeepsOnlySoMuchOfWhatIsPipelined) {
   World world;
   world.network.link_options.window_bytes = 1024;
   const auto client = world.Connect();
   std::string all;
   size_t requests = 0;
-  while (all.size() < 8 * Session::kPendingMax) {
+  while (all.size() < 8 * H1Session::kPendingMax) {
     all += Post(kBody);
     ++requests;
   }
   world.Ask(*client, all);
   // What the session does not take waits at the client.
-  EXPECT_GT(client->stream->buffered(), 5 * Session::kPendingMax);
+  EXPECT_GT(client->stream->buffered(), 5 * H1Session::kPendingMax);
   world.backends[0]->answer = Ok("fine");
   world.backends[0]->Say(Ok("fine"));
   world.Run();
@@ -65,7 +65,7 @@ TEST(Session, KeepsOnlySoMuchOfWhatIsPipelined) {
   EXPECT_EQ(client->stream->buffered(), 0u);
 }
 
-TEST(Session, AnswersBytesThatAreNoRequestOnceAndCloses) {
+TEST(H1Session, AnswersBytesThatAreNoRequestOnceAndCloses) {
   World world;
   const auto client = world.Connect();
   const std::string answer = world.Ask(*client, "NONSENSE\r\n\r\n" + Post(kBody));
@@ -77,7 +77,7 @@ TEST(Session, AnswersBytesThatAreNoRequestOnceAndCloses) {
   EXPECT_EQ(world.backends[0]->requests, 0);
 }
 
-TEST(Session, LingersForLateBytesAndThenGoes) {
+TEST(H1Session, LingersForLateBytesAndThenGoes) {
   World world;
   const auto client = world.Connect();
   world.Ask(*client, "NONSENSE\r\n\r\n");
@@ -87,7 +87,7 @@ TEST(Session, LingersForLateBytesAndThenGoes) {
   EXPECT_EQ(world.sessions->size(), 0u);
 }
 
-TEST(Session, TimesOutFieldsThatDoNotArrive) {
+TEST(H1Session, TimesOutFieldsThatDoNotArrive) {
   World world;
   const auto client = world.Connect();
   world.Ask(*client, "GET / HTTP/1.1\r\n");
@@ -99,7 +99,7 @@ TEST(Session, TimesOutFieldsThatDoNotArrive) {
   EXPECT_TRUE(client->ended);
 }
 
-TEST(Session, ClosesAConnectionThatIsIdleForTooLong) {
+TEST(H1Session, ClosesAConnectionThatIsIdleForTooLong) {
   World world;
   world.backends[0]->answer = Ok("fine");
   const auto client = world.Connect();
@@ -111,7 +111,7 @@ TEST(Session, ClosesAConnectionThatIsIdleForTooLong) {
   EXPECT_TRUE(client->ended);
 }
 
-TEST(Session, RefusesConnectionsBeyondTheLimit) {
+TEST(H1Session, RefusesConnectionsBeyondTheLimit) {
   config::Server server;
   server.limits.connections = 2;
   World world(1, {}, server);
@@ -126,7 +126,7 @@ TEST(Session, RefusesConnectionsBeyondTheLimit) {
   EXPECT_FALSE(world.Connect()->closed());
 }
 
-TEST(Session, DrainsAtOnceWhereNothingIsUnderWay) {
+TEST(H1Session, DrainsAtOnceWhereNothingIsUnderWay) {
   World world;
   const auto idle = world.Connect();
   const auto busy = world.Connect();
@@ -145,7 +145,7 @@ TEST(Session, DrainsAtOnceWhereNothingIsUnderWay) {
   EXPECT_TRUE(world.Connect()->closed());
 }
 
-TEST(Session, GoesOnAfterAnAnswerOfItsOwn) {
+TEST(H1Session, GoesOnAfterAnAnswerOfItsOwn) {
   config::Pool pool;
   pool.models = {{"mine", {}}};
   World world(1, pool);
@@ -161,7 +161,7 @@ TEST(Session, GoesOnAfterAnAnswerOfItsOwn) {
   EXPECT_FALSE(client->closed());
 }
 
-TEST(Session, OfAnOldClientClosesAfterOneAnswer) {
+TEST(H1Session, OfAnOldClientClosesAfterOneAnswer) {
   World world;
   world.backends[0]->answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + Chunk("fine") + Chunk("");
   const auto client = world.Connect();

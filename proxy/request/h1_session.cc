@@ -1,0 +1,245 @@
+#include "proxy/request/h1_session.h"
+
+#include <utility>
+
+#include "proxy/base/check.h"
+#include "proxy/request/exchange.h"
+
+namespace penstock {
+namespace {
+
+// How long a closing connection still reads, so that the client gets our last
+// answer before the kernel answers its late bytes with a reset.
+constexpr MonoTime kLingerTime = 2 * kSecond;
+// How long the last bytes of a broken answer have until the reset, which would
+// overtake them.
+constexpr MonoTime kCutTime = 200 * kMillisecond;
+
+}  // namespace
+
+H1Session::H1Session(SessionSet& set, WorkerContext& context, std::unique_ptr<Stream> stream,
+                     std::shared_ptr<const Entrance> entrance)
+    : Session(set, context, std::move(stream), std::move(entrance)),
+      codec_(MakeH1Codec(CodecRole::kServer, *this,
+                         LimitsOf(context.snapshot->server().limits))),
+      deadline_(context.loop.deadlines(), &H1Session::OnDeadline, this) {
+  stream_->SetReceiver(this);
+  SetIdleDeadline();
+  stream_->Resume();
+}
+
+H1Session::~H1Session() = default;
+
+void H1Session::WriteHead(MessageId id, const ResponseHead& head, std::span<const Header> extra) {
+  if (context_.draining || close_after_answer_) codec_->StartClosing(writer_.out());
+  codec_->WriteResponse(writer_.out(), id, head, extra);
+}
+
+void H1Session::WriteContinue(MessageId id) { codec_->WriteContinue(writer_.out(), id); }
+
+void H1Session::WriteBody(MessageId id, std::string_view data) {
+  codec_->WriteBody(writer_.out(), id, data);
+}
+
+// RFC 9110 6.5: a client that does not say that it takes trailers may well throw them
+// away, or choke on them.
+void H1Session::WriteEnd(MessageId id, std::span<const Header> trailers) {
+  codec_->WriteEnd(writer_.out(), id, takes_trailers_ ? trailers : std::span<const Header>());
+}
+
+void H1Session::Cut(MessageId, bool at_once) {
+  writer_.Flush();
+  if (exchange_ != nullptr) context_.Recycle(std::move(exchange_));
+  if (at_once) {
+    stream_->Reset();
+    return Close();
+  }
+  // No shutdown: some clients take an early end of a chunked answer for its end.
+  cut_ = true;
+  BeginLinger();
+}
+
+// What is only gathered does not count: the kernel may take it all, and then nobody
+// would say that there is room again.
+bool H1Session::above_mark(MessageId) {
+  if (writer_.pending() <= stream_->high_mark()) return false;
+  writer_.Flush();
+  return stream_->above_mark();
+}
+
+void H1Session::CloseAfterAnswer(MessageId) { close_after_answer_ = true; }
+
+void H1Session::PauseBody(MessageId) { StopReading(); }
+void H1Session::ResumeBody(MessageId) { GoOnReading(); }
+
+void H1Session::StopReading() {
+  reading_ = false;
+  stream_->Pause();
+}
+
+void H1Session::GoOnReading() {
+  if (reading_ || state_ == State::kClosed) return;
+  reading_ = true;
+  stream_->Resume();
+}
+
+void H1Session::OnData(std::string_view data) {
+  Turn::Scope scope(context_.turn);
+  if (state_ != State::kOpen) return;  // Lingering: late bytes are thrown away.
+  if (exchange_ != nullptr && !pending_.empty()) {
+    pending_.append(data);
+    if (pending_.size() > kPendingMax) StopReading();
+    return;
+  }
+  Consume(data);
+}
+
+void H1Session::Consume(std::string_view data) {
+  while (!data.empty() && state_ == State::kOpen) {
+    feeding_ = true;
+    const size_t taken = codec_->Feed(data);
+    feeding_ = false;
+    data.remove_prefix(taken);
+    if (data.empty() || state_ != State::kOpen) break;
+    if (exchange_ != nullptr) {
+      pending_.append(data);
+      if (pending_.size() > kPendingMax) StopReading();
+      break;
+    }
+    if (taken == 0) break;
+  }
+  if (state_ == State::kOpen && exchange_ == nullptr && !header_timer_ && !codec_->idle()) {
+    header_timer_ = true;
+    deadline_.Set(context_.loop.now() +
+                  ToMicros(context_.snapshot->server().request_headers_timeout));
+  }
+}
+
+void H1Session::OnStreamEnd(const absl::Status&) {
+  Turn::Scope scope(context_.turn);
+  if (state_ == State::kClosed) return;
+  Close();
+}
+
+void H1Session::OnWritable() {
+  Turn::Scope scope(context_.turn);
+  if (exchange_ != nullptr) exchange_->OnClientWritable();
+}
+
+void H1Session::OnRequest(MessageId id, RequestHead& head) {
+  header_timer_ = false;
+  deadline_.Clear();
+  old_client_ = head.minor_version == 0;
+  takes_trailers_ = TakesTrailers(head.headers);
+  exchange_ = context_.TakeExchange();
+  exchange_->Start(*this, id, head);
+}
+
+void H1Session::OnBody(MessageId, std::string_view data) {
+  if (exchange_ != nullptr) exchange_->OnRequestBody(data);
+}
+
+void H1Session::OnMessageEnd(MessageId, std::span<Header> trailers) {
+  if (exchange_ != nullptr) exchange_->OnRequestEnd(trailers);
+}
+
+void H1Session::OnProtocolError(const ProtocolError& error) {
+  if (exchange_ != nullptr) {
+    exchange_->OnBadRequestBody(ReplyFor(error.status), error.message);
+    return;
+  }
+  codec_->StartClosing(writer_.out());
+  Refuse(*codec_, 0, error);
+  Linger();
+}
+
+void H1Session::ExchangeDone(Exchange& exchange, bool request_complete) {
+  CHECK(exchange_.get() == &exchange);
+  context_.Recycle(std::move(exchange_));
+  if (state_ != State::kOpen) return;
+  if (!request_complete || close_after_answer_ || context_.draining || !codec_->reusable()) {
+    writer_.Flush();
+    Linger();
+    return;
+  }
+  AfterExchange();
+}
+
+void H1Session::AfterExchange() {
+  codec_->NextMessage();
+  SetIdleDeadline();
+  GoOnReading();
+  if (feeding_ || pending_.empty()) return;  // Consume() goes on by itself.
+  const std::string pending = std::exchange(pending_, {});
+  Consume(pending);
+}
+
+MonoTime H1Session::linger_time() const { return cut_ ? kCutTime : kLingerTime; }
+
+void H1Session::SetIdleDeadline() {
+  header_timer_ = false;
+  deadline_.Set(context_.loop.now() + ToMicros(context_.snapshot->server().keep_alive_timeout));
+}
+
+void H1Session::Linger() {
+  stream_->Shutdown();
+  BeginLinger();
+}
+
+void H1Session::BeginLinger() {
+  state_ = State::kLingering;
+  stream_->Resume();
+  unsent_ = stream_->buffered();
+  moved_ = context_.loop.now();
+  deadline_.Set(moved_ + linger_time());
+}
+
+// A slow client may still take the rest of its answer; one that takes nothing for
+// as long as an idle connection may last does not hold it for ever.
+bool H1Session::StillSending() {
+  const MonoTime now = context_.loop.now();
+  const size_t unsent = stream_->buffered();
+  if (std::exchange(unsent_, unsent) != unsent) moved_ = now;
+  const MonoTime patience =
+      unsent == 0 ? linger_time() : ToMicros(context_.snapshot->server().keep_alive_timeout);
+  if (now - moved_ >= patience) return false;
+  deadline_.Set(now + linger_time());
+  return true;
+}
+
+void H1Session::Drain() {
+  Turn::Scope scope(context_.turn);
+  if (state_ == State::kOpen && exchange_ == nullptr && codec_->idle()) Close();
+}
+
+void H1Session::EndWhole() {
+  if (exchange_ != nullptr) exchange_->OnDrainLimit();
+}
+
+void H1Session::Close() {
+  if (state_ == State::kClosed) return;
+  state_ = State::kClosed;
+  if (exchange_ != nullptr) {
+    std::unique_ptr<Exchange> exchange = std::move(exchange_);
+    exchange->OnClientGone(std::move(exchange));
+  }
+  writer_.Drop();
+  set_.Remove(*this);
+}
+
+void H1Session::OnDeadline(void* self) {
+  auto& session = *static_cast<H1Session*>(self);
+  Turn::Scope scope(session.context_.turn);
+  if (session.state_ == State::kOpen && session.header_timer_) {
+    session.context_.no_pool.AddTimeout(TimeoutKind::kRequestHeaders);
+    session.OnProtocolError({408, "request_timeout",
+                             "the request's header fields did not arrive in time"});
+    return;
+  }
+  if (session.state_ == State::kLingering && session.StillSending()) return;
+  if (session.cut_) session.stream_->Reset();
+  if (session.state_ == State::kOpen) session.context_.no_pool.AddTimeout(TimeoutKind::kKeepAlive);
+  session.Close();
+}
+
+}  // namespace penstock
