@@ -76,7 +76,11 @@ struct H2Callbacks {
     H2Codec& codec = Of(user_data);
     if (nghttp2_session_consume_connection(session, size) != 0) return NGHTTP2_ERR_CALLBACK_FAILURE;
     H2Message* const message = MessageOf(session, stream);
-    if (message == nullptr || message->over || message->refused) {
+    // Past a window nghttp2 resets the stream, but tells of the bytes all the same.
+    const uint32_t window =
+        nghttp2_session_get_local_settings(session, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE);
+    if (message == nullptr || message->over || message->refused ||
+        message->unconsumed + size > window) {
       nghttp2_session_consume_stream(session, stream, size);
       return 0;
     }
@@ -157,10 +161,10 @@ H2Codec::H2Codec(CodecRole role, CodecReceiver& receiver, const CodecLimits& lim
   nghttp2_option_set_no_auto_window_update(option, 1);
   nghttp2_option_set_no_closed_streams(option, 1);
   nghttp2_option_set_max_deflate_dynamic_table_size(option, limits_.h2.table_bytes);
-  nghttp2_option_set_max_settings(option, limits_.h2.settings_entries);
   nghttp2_option_set_max_outbound_ack(option, limits_.h2.control_frames + 1);
   // Ours come first (h2_flood.h), and that of resets would go by a clock.
   constexpr uint32_t kNoLimit = std::numeric_limits<uint32_t>::max();
+  nghttp2_option_set_max_settings(option, kNoLimit);
   nghttp2_option_set_max_continuations(option, kNoLimit);
   nghttp2_option_set_stream_reset_rate_limit(option, kNoLimit, kNoLimit);
   const auto make = server() ? nghttp2_session_server_new2 : nghttp2_session_client_new2;
@@ -192,8 +196,9 @@ void H2Codec::Announce() {
 // Not 0: parsing stops at this byte.
 int H2Codec::OnGlitch() {
   const std::string_view word = flood_.OnGlitch();
-  if (flood_word_.empty()) flood_word_ = word;
-  return word.empty() ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
+  if (word.empty()) return 0;
+  flood_word_ = word;
+  return NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
 void H2Codec::OnHead(H2Message& message, bool end_stream) {

@@ -12,6 +12,7 @@
 
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -91,6 +92,7 @@ class H2Codec final : public Codec {
   void Flood(std::string_view word);
   void FailWith(int lib_error);
   void FailAsSent(uint32_t error_code);
+  void SayBefore();
   void Reap();
 
   // Writing.
@@ -124,6 +126,7 @@ class H2Codec final : public Codec {
   H2Message* direct_of_ = nullptr;      // Whose bytes WriteBody() was just given.
   std::string_view direct_;
   Gather* out_ = nullptr;               // While nghttp2 writes.
+  std::string said_;                    // Written before a flood ended the connection.
 
   ProtocolError error_;
   bool failed_ = false;

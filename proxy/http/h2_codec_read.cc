@@ -80,10 +80,20 @@ size_t H2Codec::Feed(std::string_view bytes) {
   // Before anybody pumps, what is due may only grow so far.
   const bool due = nghttp2_session_get_outbound_queue_size(session_) > limits_.h2.outbound_frames;
   if (due && flood_word_.empty()) flood_word_ = "outbound_frames";
-  if (!flood_word_.empty()) Flood(flood_word_);
+  if (!flood_word_.empty()) {
+    SayBefore();
+    Flood(flood_word_);
+  }
   Tell();
   feeding_ = false;
   return taken;
+}
+
+// What nghttp2 found wrong before this it tells only by what it sends.
+void H2Codec::SayBefore() {
+  const auto out = std::make_unique<Gather>();
+  Drain(*out);
+  for (const std::string_view piece : out->pieces()) said_.append(piece);
 }
 
 // How many bytes may be parsed: all, or up to the frame that is one too many.
@@ -183,13 +193,14 @@ void H2Codec::Fail(std::string_view code, std::string_view text, uint32_t error_
 }
 
 void H2Codec::Flood(std::string_view word) {
+  if (failed_) return;
   Fail("flood", "the peer makes more work than a limit allows", NGHTTP2_ENHANCE_YOUR_CALM);
   error_.detail = word;
 }
 
 void H2Codec::FailWith(int lib_error) {
-  if (!flood_word_.empty()) return Flood(flood_word_);
   switch (lib_error) {
+    case NGHTTP2_ERR_CALLBACK_FAILURE: return Flood(flood_word_);
     case NGHTTP2_ERR_BAD_CLIENT_MAGIC:
       return Fail("invalid_preface", "the bytes are not HTTP/2", NGHTTP2_PROTOCOL_ERROR);
     case NGHTTP2_ERR_FLOODED: return Flood("control_frames");

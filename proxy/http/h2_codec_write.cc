@@ -151,6 +151,10 @@ void H2Codec::Drain(Gather& out) {
 
 void H2Codec::Flush(Gather& out) {
   if (out.empty()) flood_.OnTaken();
+  if (!said_.empty()) {
+    out.Copy(said_);
+    std::string().swap(said_);
+  }
   Drain(out);
   if (!flood_word_.empty() && !failed_) {
     Flood(flood_word_);

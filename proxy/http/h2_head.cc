@@ -15,6 +15,15 @@ constexpr size_t kFieldsKept = 64;      // Room that stays from block to block.
 constexpr std::string_view kCookie = "cookie";
 constexpr std::string_view kBetweenCookies = "; ";
 
+// The methods that HTTP/1 is read with here, so that both are answered alike.
+bool IsMethod(std::string_view method) {
+  constexpr std::string_view kKnown[] = {
+      "GET",   "POST",  "HEAD",   "OPTIONS", "PUT",    "PATCH", "DELETE",   "TRACE",     "QUERY", "COPY",
+      "LOCK",  "MKCOL", "MOVE",   "PURGE",   "REPORT", "MERGE", "PROPFIND", "PROPPATCH", "SEARCH", "UNLOCK",
+      "BIND",  "LINK",  "UNLINK", "NOTIFY",  "ACL"};
+  return std::find(std::begin(kKnown), std::end(kKnown), method) != std::end(kKnown);
+}
+
 bool IsCookie(const Header& field) { return field.name == kCookie; }
 
 }  // namespace
@@ -109,6 +118,7 @@ std::optional<ProtocolError> H2Head::ReadRequest(RequestHead& head, bool end_str
     return ProtocolError{405, "method_not_allowed", "CONNECT is not allowed"};
   }
   if (over_limit_) return LimitError(431);
+  if (!IsMethod(method_)) return ProtocolError{400, "invalid_method", "the method is not known"};
   constexpr size_t kRest = std::string_view("  HTTP/1.1").size();
   if (method_.size() + path_.size() + kRest > limits_.request_line_bytes) {
     return ProtocolError{414, "request_line_too_long", "the request line is longer than the limit"};

@@ -55,7 +55,7 @@ std::string FrameText(const H2FrameHead& head, std::string_view payload) {
 }  // namespace
 
 H2Peer::H2Peer(CodecRole role, const CodecLimits& limits)
-    : codec_(MakeH2Codec(role, *this, limits)) {}
+    : role_(role), codec_(MakeH2Codec(role, *this, limits)) {}
 
 std::string H2Peer::Feed(std::string_view bytes) {
   codec_->Feed(bytes);
@@ -74,8 +74,23 @@ std::string H2Peer::Take() {
   return bytes;
 }
 
-void H2Peer::OnRequest(MessageId id, RequestHead& head) {
+int H2Peer::wrong() const {
+  int sum = late_ + (errors_ > 1) + (goaways_ > 1);
+  for (const auto& [id, heard] : heard_) sum += heard.wrong;
+  return sum;
+}
+
+H2Peer::Heard& H2Peer::Hear(MessageId id) {
   Heard& heard = heard_[id];
+  const bool over = heard.resets > 0 || (role_ == CodecRole::kClient && heard.ends > 0);
+  if (over) ++heard.wrong;
+  late_ += failed();
+  return heard;
+}
+
+void H2Peer::OnRequest(MessageId id, RequestHead& head) {
+  Heard& heard = Hear(id);
+  heard.wrong += heard.heads + heard.refusals > 0;
   ++heard.heads;
   heard.request = head;
   heard.head = fmt::format("{} {} {} path={} authority={} body={}{}\n", head.method, head.scheme,
@@ -87,7 +102,8 @@ void H2Peer::OnRequest(MessageId id, RequestHead& head) {
 }
 
 void H2Peer::OnResponse(MessageId id, ResponseHead& head) {
-  Heard& heard = heard_[id];
+  Heard& heard = Hear(id);
+  heard.wrong += heard.heads > 0;
   ++heard.heads;
   heard.response = head;
   heard.head =
@@ -96,33 +112,42 @@ void H2Peer::OnResponse(MessageId id, ResponseHead& head) {
 }
 
 void H2Peer::OnInterim(MessageId id, ResponseHead& head) {
-  heard_[id].interim += fmt::format("{}\n", head.status) + Lines(head.headers);
+  Heard& heard = Hear(id);
+  heard.wrong += heard.heads > 0;
+  heard.interim += fmt::format("{}\n", head.status) + Lines(head.headers);
 }
 
 void H2Peer::OnBody(MessageId id, std::string_view data) {
-  heard_[id].body += data;
+  Heard& heard = Hear(id);
+  heard.wrong += heard.heads != 1 || heard.ends > 0;
+  heard.body += data;
   if (on_body) on_body(id, data);
 }
 
 void H2Peer::OnMessageEnd(MessageId id, std::span<Header> trailers) {
-  ++heard_[id].ends;
-  heard_[id].trailers = Lines(trailers);
+  Heard& heard = Hear(id);
+  heard.wrong += heard.heads != 1 || heard.ends > 0;
+  ++heard.ends;
+  heard.trailers = Lines(trailers);
   if (on_end) on_end(id);
 }
 
 void H2Peer::OnMessageReset(MessageId id, uint32_t error_code) {
-  ++heard_[id].resets;
-  heard_[id].error_code = error_code;
+  Heard& heard = Hear(id);
+  ++heard.resets;
+  heard.error_code = error_code;
   if (on_reset) on_reset(id, error_code);
 }
 
 void H2Peer::OnMessageRefused(MessageId id, const ProtocolError& error) {
-  ++heard_[id].refusals;
-  heard_[id].refusal = error;
+  Heard& heard = Hear(id);
+  heard.wrong += heard.heads + heard.refusals > 0;
+  ++heard.refusals;
+  heard.refusal = error;
 }
 
 void H2Peer::OnMessageWritable(MessageId id) {
-  ++heard_[id].writable;
+  ++Hear(id).writable;
   if (on_writable) on_writable(id);
 }
 

@@ -13,7 +13,7 @@
 
 namespace penstock {
 
-class H2Peer final : public CodecReceiver {
+class H2Peer : public CodecReceiver {
  public:
   // What was heard of one message. An end of each kind is counted, so that a test sees two.
   struct Heard {
@@ -22,11 +22,11 @@ class H2Peer final : public CodecReceiver {
     std::string body;
     std::string trailers;
     int heads = 0, refusals = 0, ends = 0, resets = 0, writable = 0;
+    int wrong = 0;         // Told after it was over, or out of order.
     uint32_t error_code = 0;
     ProtocolError refusal;
     RequestHead request;   // Views: while the codec keeps them.
     ResponseHead response;
-    int all_ends() const { return ends + resets; }
   };
 
   explicit H2Peer(CodecRole role, const CodecLimits& limits = {});
@@ -43,6 +43,8 @@ class H2Peer final : public CodecReceiver {
   int errors() const { return errors_; }
   const ProtocolError& error() const { return error_; }
   int goaways() const { return goaways_; }
+
+  int wrong() const;        // Of all messages, and what came after the connection failed.
 
   // Called besides, from inside the codec's calls.
   std::function<void(MessageId)> on_request, on_end, on_writable;
@@ -61,11 +63,15 @@ class H2Peer final : public CodecReceiver {
   void OnProtocolError(const ProtocolError& error) override;
 
  private:
+  Heard& Hear(MessageId id);
+
   std::unique_ptr<Gather> out_ = std::make_unique<Gather>();
   std::map<MessageId, Heard> heard_;
   ProtocolError error_;
   int errors_ = 0;
   int goaways_ = 0;
+  int late_ = 0;            // Told although the connection had failed.
+  const CodecRole role_;
   std::unique_ptr<Codec> codec_;
 };
 

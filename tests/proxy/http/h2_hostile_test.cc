@@ -34,6 +34,7 @@ std::string Summary(H2Peer& peer, const std::vector<std::string>& frames) {
   for (const std::string& frame : frames) {
     if (frame.starts_with("RST") || frame.starts_with("GOAWAY")) text += frame + "; ";
   }
+  if (peer.wrong() > 0) text += "told out of order; ";
   if (peer.failed()) text += fmt::format("error {} {}", peer.error().code, peer.error().detail);
   return text;
 }

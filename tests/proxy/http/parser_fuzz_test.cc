@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/fuzz/h1_target.h"
+#include "tests/fuzz/h2_target.h"
 #include "tests/fuzz/sse_target.h"
 #include "tests/support/corpus.h"
 #include "tests/support/mutate.h"
@@ -60,6 +61,40 @@ TEST(H1Fuzz, AnyBytesGetOneVerdictAndForwardAsOneRequest) {
     Random random(seed);
     for (int i = 0; i < 100; ++i) {
       FuzzH1(std::string(1, static_cast<char>(random.Next())) + Mutate(random, corpus, words));
+    }
+  });
+}
+
+TEST(H2Fuzz, AnyBytesGetOneVerdictAndForwardAsOneRequest) {
+  const h2::Fields length = {{"content-length", "5"}, {"cookie", "a=1"}, {"cookie", "b"}};
+  const std::vector<std::string> corpus = {
+      h2::Hello() + h2::Headers(1, h2::Get("/a?b")) + h2::Headers(3, h2::Get()),
+      h2::Headers(1, h2::With(h2::Post(), length), 0) + h2::Data(1, "hello", h2::kEndStream),
+      h2::Headers(1, h2::Post("/v1/chat"), 0) + h2::Data(1, "a") + h2::Data(1, "") +
+          h2::Headers(1, {{"x-sum", "1"}}) + h2::Reset(3, 8) + h2::WindowUpdate(1, 9),
+      h2::Frame(1, 0, 1, h2::Block(h2::Get())) + h2::Frame(9, h2::kEndHeaders, 1, h2::Literal("x", "y")) +
+          h2::Data(1, "x", h2::kEndStream),
+      h2::Frame(1, 0x2d, 1, "\3" + h2::Number(0, 4) + "w" + h2::Block(h2::Get()) + std::string(3, '\0')) +
+          h2::Frame(0, h2::kPadded, 1, std::string("\2xyz\0\0", 6)),
+      h2::Headers(1, {{":status", "103"}}, 0) + h2::Headers(1, {{":status", "200"}}, 0) +
+          h2::Data(1, "data: x\n\n") + h2::Headers(1, {{"x", "y"}}) + h2::Headers(3, {{":status", "204"}}),
+      h2::Headers(3, {{":status", "200"}, {"content-length", "7"}}) + h2::GoAway(1, 0) + h2::Reset(1, 7),
+      h2::Settings({{1, 0}, {3, 1}, {4, 10}, {5, 20000}}) + h2::Ping() + h2::Frame(2, 0, 1, "12345") +
+          h2::Frame(0xfa, 0, 1, "?") + h2::WindowUpdate(0, 100),
+  };
+  const std::vector<std::string> words = {
+      h2::Headers(1, h2::Get()), h2::Headers(3, h2::Post(), 0), h2::Headers(5, {{":status", "200"}}),
+      h2::Data(1, "x"), h2::Data(3, "yz", h2::kEndStream), h2::Reset(1, 8), h2::Reset(3, 0), h2::Ping(),
+      h2::Settings(), h2::Settings({{4, 0}}), h2::SettingsAck(), h2::WindowUpdate(1, 1),
+      h2::WindowUpdate(0, 0x7fff'ffff), h2::GoAway(0, 0), h2::Frame(9, 4, 1, ""), h2::Frame(1, 4, 1, ""),
+      h2::Literal("content-length", "2"), h2::Literal("host", "x"), h2::Literal("te", "trailers"),
+      h2::Literal("expect", "100-continue"), h2::Literal("Connection", "close"), h2::Literal(":path", "*"),
+      h2::Literal("a", "b\r\nc: d"), h2::Literal("", ""), std::string("\x82\x84\x86\x41\x01h", 6), "\xbe",
+      std::string(1, '\0'), "\xff", "\x80", std::string(3, '\0') + "\0\1\0\0\0\1"};
+  ForEachSeed(60, [&](uint64_t seed) {
+    Random random(seed);
+    for (int i = 0; i < 60; ++i) {
+      FuzzH2(std::string(1, static_cast<char>(random.Next())) + Mutate(random, corpus, words));
     }
   });
 }
