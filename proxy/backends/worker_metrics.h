@@ -92,16 +92,31 @@ class HistogramCells {
 
 // Why an answer is not what the backend said, in the words of access logs:
 // UH no healthy backend, UF no connection, UO overflow (queue or limits), NR no
-// route, URX retries used up, UT backend timeout, UC backend broke off, DC client
-// left, RL rate limited, IH invalid headers, UPE bad bytes from the backend.
-enum class Flag : uint8_t { kUH, kUF, kUO, kNR, kURX, kUT, kUC, kDC, kRL, kIH, kUPE };
-inline constexpr std::array<std::string_view, 11> kFlagNames = {"UH", "UF", "UO", "NR", "URX", "UT",
-                                                               "UC", "DC", "RL", "IH", "UPE"};
+// route, URX retries used up, UT no answer in time, UC backend broke off, DC client
+// left, RL rate limited, IH invalid headers, UPE bad bytes from the backend, HT
+// request headers too slow, BT request body too slow, FT no first token in time,
+// SI stream idle, TT total time, DE the client's deadline.
+enum class Flag : uint8_t { kUH, kUF, kUO, kNR, kURX, kUT, kUC, kDC, kRL, kIH, kUPE,
+                            kHT, kBT, kFT, kSI, kTT, kDE };
+inline constexpr std::array<std::string_view, 17> kFlagNames = {
+    "UH", "UF", "UO", "NR", "URX", "UT", "UC", "DC", "RL", "IH", "UPE", "HT", "BT", "FT", "SI", "TT", "DE"};
 
-enum class TimeoutKind : uint8_t { kConnect, kRequestHeaders, kRequestBody, kFirstToken, kIdle,
-                                   kKeepAlive, kQueue };
-inline constexpr std::array<std::string_view, 7> kTimeoutNames = {
-    "connect", "request_headers", "request_body", "first_token", "idle", "keep_alive", "queue"};
+enum class TimeoutKind : uint8_t { kConnect, kRequestHeaders, kRequestBody, kFirstToken, kResponse,
+                                   kTry, kIdle, kTotal, kDeadline, kKeepAlive, kQueue };
+inline constexpr std::array<std::string_view, 11> kTimeoutNames = {
+    "connect", "request_headers", "request_body", "first_token", "response", "try",
+    "idle", "total", "deadline", "keep_alive", "queue"};
+
+// What a request was doing when its deadline passed.
+enum class Stage : uint8_t { kBody, kQueue, kBackOff, kConnect, kAnswer, kStream, kShared };
+inline constexpr std::array<std::string_view, 7> kStageNames = {
+    "body", "queue", "back_off", "connect", "answer", "stream", "shared"};
+
+// How a hedge ended: it won, it lost, it failed; or there was none, because the budget
+// was spent or no other backend was there.
+enum class HedgeResult : uint8_t { kWon, kLost, kFailed, kNoBudget, kNoBackend };
+inline constexpr std::array<std::string_view, 5> kHedgeResultNames = {"won", "lost", "failed", "no_budget",
+                                                                      "no_backend"};
 
 enum class RetryReason : uint8_t { kConnect, kReset, kBusy, kStatus, kTimeout };
 inline constexpr std::array<std::string_view, 5> kRetryReasonNames = {"connect", "reset", "busy",
@@ -127,6 +142,8 @@ struct PoolCells {
   void AddTimeout(TimeoutKind kind) { timeouts[static_cast<size_t>(kind)].Add(); }
   void AddRetry(RetryReason reason) { retries[static_cast<size_t>(reason)].Add(); }
   void AddCacheLookup(CacheResult result) { cache_lookups[static_cast<size_t>(result)].Add(); }
+  void AddDeadline(Stage stage) { deadlines[static_cast<size_t>(stage)].Add(); }
+  void AddHedge(HedgeResult result) { hedges[static_cast<size_t>(result)].Add(); }
   void AddDecision(LbOutcome outcome) { decisions[static_cast<size_t>(outcome)].Add(); }
 
   const std::string name;
@@ -142,6 +159,9 @@ struct PoolCells {
   std::array<Cell, kTimeoutNames.size()> timeouts;
   std::array<Cell, kRetryReasonNames.size()> retries;
   Cell retry_budget_exhausted;
+  std::array<Cell, kStageNames.size()> deadlines;
+  std::array<Cell, kHedgeResultNames.size()> hedges;
+  Cell sse_keep_alives;
   std::array<Cell, kCacheResultNames.size()> cache_lookups;
   std::array<Cell, kLbOutcomeNames.size()> decisions;
 };

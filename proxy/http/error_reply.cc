@@ -13,14 +13,15 @@ constexpr std::string_view kClientFault = "invalid_request_error";
 constexpr std::string_view kRateLimit = "rate_limit_error";
 constexpr std::string_view kServerFault = "server_error";
 
-// In the order of ReplyCode. The fourth column is the error word of RFC 9209.
+// In the order of ReplyCode. The fourth column is the error word of RFC 9209; the last
+// one is false for what would fail again and for what would add to an overload.
 constexpr ReplyInfo kReplies[] = {
     {400, kClientFault, "bad_request", "http_request_error", false},
     {401, kClientFault, "invalid_api_key", "http_request_denied", false},
     {404, kClientFault, "model_not_found", "destination_not_found", false},
     {404, kClientFault, "route_not_found", "destination_not_found", false},
     {405, kClientFault, "method_not_allowed", "http_request_denied", false},
-    {408, kClientFault, "request_timeout", "http_request_error", false},
+    {408, kClientFault, "request_timeout", "http_request_error", true},
     {413, kClientFault, "request_too_large", "http_request_error", false},
     {414, kClientFault, "uri_too_long", "http_request_error", false},
     {415, kClientFault, "unsupported_media_type", "http_request_error", false},
@@ -28,15 +29,18 @@ constexpr ReplyInfo kReplies[] = {
     {431, kClientFault, "headers_too_large", "http_request_error", false},
     {500, kServerFault, "internal_error", "proxy_internal_error", false},
     {501, kClientFault, "not_implemented", "http_request_error", false},
-    {502, kServerFault, "backend_reset", "connection_terminated", false},
-    {502, kServerFault, "backend_bad_answer", "http_protocol_error", false},
-    {503, kServerFault, "no_healthy_backend", "destination_unavailable", false},
+    {502, kServerFault, "backend_reset", "connection_terminated", true},
+    {502, kServerFault, "backend_bad_answer", "http_protocol_error", true},
+    {503, kServerFault, "no_healthy_backend", "destination_unavailable", true},
     {503, kServerFault, "overloaded", "connection_limit_reached", false},
-    {503, kServerFault, "draining", "destination_unavailable", false},
-    {504, kServerFault, "backend_connect_timeout", "connection_timeout", false},
-    {504, kServerFault, "backend_timeout", "http_response_timeout", true},
-    {504, kServerFault, "backend_idle_timeout", "http_response_timeout", true},
-    {508, kServerFault, "loop_detected", "proxy_loop_detected", true},
+    {503, kServerFault, "draining", "destination_unavailable", true},
+    {504, kServerFault, "backend_connect_timeout", "connection_timeout", true},
+    {504, kServerFault, "backend_first_token_timeout", "http_response_timeout", false},
+    {504, kServerFault, "backend_timeout", "http_response_timeout", false},
+    {504, kServerFault, "backend_idle_timeout", "http_response_timeout", false},
+    {504, kServerFault, "total_timeout", "http_response_timeout", false},
+    {504, kServerFault, "deadline_exceeded", "http_response_timeout", false},
+    {508, kServerFault, "loop_detected", "proxy_loop_detected", false},
 };
 static_assert(std::size(kReplies) == static_cast<size_t>(ReplyCode::kLoopDetected) + 1);
 

@@ -28,9 +28,12 @@ enum class ReplyCode : uint8_t {
   kOverloaded,         // 503 server_error / overloaded                   retry-after
   kDraining,           // 503 server_error / draining                     retry-after: 1
   kConnectTimeout,     // 504 server_error / backend_connect_timeout
-  kFirstTokenTimeout,  // 504 server_error / backend_timeout              x-should-retry: false
-  kIdleTimeout,        // 504 server_error / backend_idle_timeout         x-should-retry: false
-  kLoopDetected,       // 508 server_error / loop_detected                x-should-retry: false
+  kFirstTokenTimeout,  // 504 server_error / backend_first_token_timeout
+  kResponseTimeout,    // 504 server_error / backend_timeout
+  kIdleTimeout,        // 504 server_error / backend_idle_timeout
+  kTotalTimeout,       // 504 server_error / total_timeout
+  kDeadlineExceeded,   // 504 server_error / deadline_exceeded
+  kLoopDetected,       // 508 server_error / loop_detected
 };
 
 struct ReplyInfo {
@@ -38,7 +41,7 @@ struct ReplyInfo {
   std::string_view type;          // error.type
   std::string_view code;          // error.code
   std::string_view proxy_status;  // RFC 9209 error word; empty: none.
-  bool should_not_retry;          // x-should-retry: false
+  bool should_retry;              // x-should-retry: whether the same request may do better.
 };
 
 const ReplyInfo& InfoOf(ReplyCode code);

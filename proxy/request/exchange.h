@@ -175,6 +175,7 @@ class Exchange final : public BackendCall::User {
   bool fresh_ = false;                // The next try takes no reused connection.
   bool stale_retried_ = false;
   bool admitted_ = false;
+  bool budget_spent_ = false;         // A try was not made because the budget was spent.
   uint16_t status_ = 0;
   std::string_view flag_;             // Why it failed, for the log: letters of kFlagNames,
   std::string_view details_;          // and the error's code.

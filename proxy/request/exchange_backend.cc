@@ -167,7 +167,10 @@ RetryVerdict Exchange::Judge(RetryQuestion question, const Tries& tries) {
   question.body_kept = body_kept();
   const uint64_t refused = pool_->budget.refused();
   const RetryVerdict verdict = MayRetry(question, tries, pool_->settings.retry, pool_->budget);
-  if (pool_->budget.refused() != refused) pool_->cells.retry_budget_exhausted.Add();
+  if (pool_->budget.refused() != refused) {
+    pool_->cells.retry_budget_exhausted.Add();
+    budget_spent_ = true;
+  }
   return verdict;
 }
 

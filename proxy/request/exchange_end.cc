@@ -16,6 +16,7 @@ namespace penstock {
 namespace {
 
 constexpr size_t kBodyCapacityKept = 256 * 1024;
+constexpr MonoTime kRetryAfterMax = 120 * kSecond;  // SDKs give up rather than wait for longer.
 
 std::optional<Flag> FlagOf(ReplyCode code) {
   switch (code) {
@@ -26,6 +27,7 @@ std::optional<Flag> FlagOf(ReplyCode code) {
     case ReplyCode::kUnsupportedMedia:
     case ReplyCode::kLoopDetected:
     case ReplyCode::kNotImplemented: return Flag::kIH;
+    case ReplyCode::kRequestTimeout: return Flag::kBT;
     case ReplyCode::kModelNotFound:
     case ReplyCode::kRouteNotFound: return Flag::kNR;
     case ReplyCode::kQueueFull:
@@ -35,10 +37,20 @@ std::optional<Flag> FlagOf(ReplyCode code) {
     case ReplyCode::kBackendReset: return Flag::kUC;
     case ReplyCode::kBackendBadAnswer: return Flag::kUPE;
     case ReplyCode::kConnectTimeout: return Flag::kUF;
-    case ReplyCode::kFirstTokenTimeout:
-    case ReplyCode::kIdleTimeout: return Flag::kUT;
+    case ReplyCode::kFirstTokenTimeout: return Flag::kFT;
+    case ReplyCode::kResponseTimeout: return Flag::kUT;
+    case ReplyCode::kIdleTimeout: return Flag::kSI;
+    case ReplyCode::kTotalTimeout: return Flag::kTT;
+    case ReplyCode::kDeadlineExceeded: return Flag::kDE;
     default: return std::nullopt;
   }
+}
+
+// When to come again: `wait` at least, up to twice that, so that those who were turned
+// away together do not come back together.
+MonoTime Spread(MonoTime wait, Random& random) {
+  wait = std::clamp<MonoTime>(wait, kSecond, kRetryAfterMax / 2);
+  return wait + static_cast<MonoTime>(random.Unit() * static_cast<double>(wait));
 }
 
 }  // namespace
@@ -66,16 +78,20 @@ void Exchange::Fail(ReplyCode code, std::string_view message, std::string_view p
   if (session_ != nullptr) {
     std::array<Header, 12> extra;
     size_t count = 0;
-    std::string retry, proxy_status;
+    std::string seconds, millis, proxy_status;
     if (retry_after > 0 || info.status == 429 || info.status == 503) {
-      retry = std::to_string(std::clamp<MonoTime>((retry_after + kSecond - 1) / kSecond, 1, 120));
-      extra[count++] = {"retry-after", retry, KnownHeader::kRetryAfter};
+      const MonoTime wait = Spread(retry_after, context_.random);
+      seconds = std::to_string((wait + kSecond / 2) / kSecond);
+      millis = std::to_string(wait / kMillisecond);
+      extra[count++] = {"retry-after", seconds, KnownHeader::kRetryAfter};
+      extra[count++] = {"retry-after-ms", millis};
     }
     if (!info.proxy_status.empty()) {
       proxy_status = fmt::format("penstock; error={}", info.proxy_status);
       extra[count++] = {"proxy-status", proxy_status, KnownHeader::kProxyStatus};
     }
-    if (info.should_not_retry) extra[count++] = {"x-should-retry", "false", KnownHeader::kXShouldRetry};
+    const bool again = info.should_retry && !budget_spent_;
+    extra[count++] = {"x-should-retry", again ? "true" : "false", KnownHeader::kXShouldRetry};
     if (!request_complete_) session_->CloseAfterAnswer(id_);
     Reply(info.status, field_.assign(ErrorBody(code, message, param)), std::span(extra.data(), count));
   }
@@ -211,7 +227,7 @@ void Exchange::Clear() {
   cache_use_ = CacheUse::kNone;
   inference_ = stream_ = deterministic_ = request_complete_ = body_streamed_ = head_sent_ = false;
   events_ = first_token_seen_ = answer_paused_ = fresh_ = stale_retried_ = false;
-  admitted_ = false;
+  admitted_ = budget_spent_ = false;
   status_ = 0;
   bytes_received_ = bytes_sent_ = buffered_ = 0;
   event_count_ = body_whole_ = queued_since_ = 0;

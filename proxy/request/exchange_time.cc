@@ -87,9 +87,10 @@ void Exchange::CheckAwaiting() {
   if (!late && !(body_kept() && backend.state.health() >= Health::kUnhealthy)) {
     return deadline_.Set(std::min(limit_, now + kLookInterval));
   }
-  if (late) pool_->cells.AddTimeout(TimeoutKind::kFirstToken);
+  const bool events_wanted = inference_ && stream_;
+  if (late) pool_->cells.AddTimeout(events_wanted ? TimeoutKind::kFirstToken : TimeoutKind::kResponse);
   const bool suspect = PoolTable::Suspect(backend);
-  Failure failure{ReplyCode::kFirstTokenTimeout,
+  Failure failure{events_wanted ? ReplyCode::kFirstTokenTimeout : ReplyCode::kResponseTimeout,
                   late ? fmt::format("backend {} sent no answer within {}", backend_name_,
                                      absl::FormatDuration(absl::Microseconds(limit_ - sent_)))
                        : fmt::format("backend {} became unhealthy before it answered", backend_name_)};

@@ -1,5 +1,6 @@
 #include "proxy/request/session.h"
 
+#include <array>
 #include <string>
 #include <utility>
 
@@ -33,12 +34,15 @@ ReplyCode ReplyFor(uint16_t status) {
 void Session::Refuse(Codec& codec, MessageId id, const ProtocolError& error) {
   context_.metrics.protocol_errors.Add();
   context_.no_pool.AddRequest(error.status, false, 0);
-  context_.no_pool.AddFlag(Flag::kIH);
-  const std::string body = ErrorBody(ReplyFor(error.status), error.message);
-  Header type{"content-type", "application/json", KnownHeader::kContentType};
+  context_.no_pool.AddFlag(error.status == 408 ? Flag::kHT : Flag::kIH);
+  const ReplyCode code = ReplyFor(error.status);
+  const std::string body = ErrorBody(code, error.message);
+  std::array<Header, 2> fields{
+      {{"content-type", "application/json", KnownHeader::kContentType},
+       {"x-should-retry", InfoOf(code).should_retry ? "true" : "false", KnownHeader::kXShouldRetry}}};
   ResponseHead head;
   head.status = error.status;
-  head.headers = std::span(&type, 1);
+  head.headers = fields;
   head.framing = Framing::kLength;
   head.content_length = body.size();
   codec.WriteResponse(writer_.out(), id, head, {});

@@ -118,7 +118,7 @@ class TimeoutTest(StackTest):
             with self.assertRaises(StackError):
                 for event in stream:
                     events.append(event)
-        self.assertEqual(json.loads(events[-1])["error"]["code"], "backend_timeout")
+        self.assertEqual(json.loads(events[-1])["error"]["code"], "backend_first_token_timeout")
         self.assertEqual(self.count("first_token"), 2)
         self.assertEqual(self.count("idle"), 0)
         self.assertTrue(self.blamed())

@@ -121,7 +121,7 @@ test("a stream that its backend dropped is an error after the text that came", a
 test("a backend that hangs is given up and the SDK does not repeat it", async () => {
   const error = await refused(
     OpenAI.InternalServerError, ask({ model: "hung", stream: true }, connect({ maxRetries: 2 })));
-  assert.deepEqual([error.status, error.code], [504, "backend_timeout"]);
+  assert.deepEqual([error.status, error.code], [504, "backend_first_token_timeout"]);
 });
 
 test("leaving a stream frees the blocks of its engine", async () => {

@@ -150,7 +150,7 @@ class ErrorsTest(PythonSdkTest):
         before = self.sdk.hung.requests
         with self.connect(max_retries=2) as client:
             error = self.refused(openai.InternalServerError, lambda: self.ask(client, model="hung", stream=True))
-        self.assertEqual((error.status_code, error.code), (504, "backend_timeout"))
+        self.assertEqual((error.status_code, error.code), (504, "backend_first_token_timeout"))
         self.assertEqual(self.sdk.hung.requests - before, 1)
 
 

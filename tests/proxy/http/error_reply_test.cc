@@ -34,7 +34,18 @@ TEST(ErrorReply, EveryCodeHasItsRow) {
   EXPECT_EQ(InfoOf(ReplyCode::kInternal).code, "internal_error");
   EXPECT_EQ(InfoOf(ReplyCode::kDraining).code, "draining");
   EXPECT_EQ(InfoOf(ReplyCode::kIdleTimeout).code, "backend_idle_timeout");
-  EXPECT_TRUE(InfoOf(ReplyCode::kFirstTokenTimeout).should_not_retry);
+  EXPECT_EQ(InfoOf(ReplyCode::kDeadlineExceeded).code, "deadline_exceeded");
+}
+
+TEST(ErrorReply, OnlyWhatMayGoBetterNextTimeIsToBeRetried) {
+  for (const ReplyCode code :
+       {ReplyCode::kBackendReset, ReplyCode::kNoHealthyBackend, ReplyCode::kDraining}) {
+    EXPECT_TRUE(InfoOf(code).should_retry) << InfoOf(code).code;
+  }
+  for (const ReplyCode code : {ReplyCode::kBadRequest, ReplyCode::kQueueFull, ReplyCode::kOverloaded,
+                               ReplyCode::kFirstTokenTimeout, ReplyCode::kDeadlineExceeded}) {
+    EXPECT_FALSE(InfoOf(code).should_retry) << InfoOf(code).code;
+  }
 }
 
 }  // namespace

@@ -1,4 +1,6 @@
 // How an exchange chooses a backend, relays its answer, and goes elsewhere.
+#include <charconv>
+#include <set>
 #include <string>
 
 #include <gtest/gtest.h>
@@ -332,7 +334,8 @@ TEST(Queue, IsBounded) {
   for (int i = 0; i < 5; ++i) EXPECT_EQ(world.Ask(*clients[i], Post(kBody)), "");
   const std::string answer = world.Ask(*clients[5], Post(kBody));
   EXPECT_EQ(StatusOf(answer), 429);
-  EXPECT_NE(answer.find("retry-after: 1\r\n"), std::string::npos);
+  EXPECT_NE(answer.find("retry-after: "), std::string::npos);
+  EXPECT_NE(answer.find("x-should-retry: false\r\n"), std::string::npos);
   EXPECT_EQ(world.pool().queue.size(), 3u);
 }
 
@@ -445,6 +448,26 @@ TEST(Shortage, OfHealthyBackendsIs503) {
   EXPECT_EQ(StatusOf(answer), 503);
   EXPECT_NE(answer.find("pool main has no healthy backend"), std::string::npos);
   EXPECT_NE(answer.find("retry-after: "), std::string::npos);
+}
+
+TEST(Shortage, SpreadsWhenClientsComeAgain) {
+  World world;
+  world.fleet->pools[0]->backends[0]->state.SetHealth(Health::kDown, world.network.now());
+  const auto client = world.Connect();
+  world.Wait(20 * kMillisecond);
+  std::set<int> waits;
+  for (int i = 0; i < 40; ++i) {
+    const std::string answer = world.Ask(*client, Post(kBody));
+    const size_t at = answer.find("retry-after-ms: ");
+    ASSERT_NE(at, std::string::npos);
+    int wait = 0;
+    std::from_chars(answer.data() + at + 16, answer.data() + answer.size(), wait);
+    EXPECT_GE(wait, 1000);  // Never before the time that was computed ...
+    EXPECT_LT(wait, 2000);  // ... and up to twice that.
+    waits.insert(wait);
+    EXPECT_NE(answer.find("x-should-retry: true\r\n"), std::string::npos);
+  }
+  EXPECT_GT(waits.size(), 30u);
 }
 
 TEST(Answer, ThatIsNoHttpIs502) {
