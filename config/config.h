@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "config/connections.h"
 
 namespace penstock::config {
 
@@ -148,6 +149,7 @@ struct Pool {
   Retry retry;
   Queue queue;
   LoadReports load_reports;
+  Connections connections;
   Auth auth;
   std::string cache;                         // Name of a cache; empty: none.
   Location where;

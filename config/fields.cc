@@ -301,6 +301,23 @@ constexpr Field kLoadReportFields[] = {
 };
 constexpr Section kLoadReports = {.fields = kLoadReportFields};
 
+constexpr Field kConnectionFields[] = {
+    Choice<&Connections::protocol>("protocol", "auto|http1|http2",
+                                   "What backends speak; auto: what TLS agrees on, without TLS "
+                                   "HTTP/1.1. http2 without TLS is prior knowledge (h2c)."),
+    Time<&Connections::idle_timeout>("idle_timeout",
+                                     "A connection without a request is closed after this."),
+    Count<&Connections::max_streams>(
+        "max_streams", "HTTP/2: requests on one connection; the backend may allow fewer.", 1, 1e6),
+    Count<&Connections::max_connections>(
+        "max_connections", "HTTP/2: connections to one backend, per worker.", 1, 1024),
+    Time<&Connections::ping_interval>(
+        "ping_interval", "HTTP/2: silence after which a PING is sent; 0s: none is.", 0),
+    Time<&Connections::ping_timeout>(
+        "ping_timeout", "HTTP/2: no answer to a PING within this, and the connection is lost."),
+};
+constexpr Section kConnections = {.fields = kConnectionFields};
+
 // --- pools ---
 
 constexpr Field kModelFields[] = {
@@ -344,10 +361,11 @@ constexpr Field kPoolFields[] = {
     Part<&Pool::retry>("retry", kRetry, "When a request is sent again."),
     Part<&Pool::queue>("queue", kQueue, "Where requests wait when every backend is full."),
     Part<&Pool::load_reports>("load_reports", kLoadReports, "Where the engines' load comes from."),
+    Part<&Pool::connections>("connections", kConnections, "What backends speak, and for how long."),
 };
 constexpr Section kPool = {.fields = kPoolFields, .where = Where<Pool>};
 
-constexpr size_t kShared = 7;  // The last rows of a pool stand in `defaults` as well.
+constexpr size_t kShared = 8;  // The last rows of a pool stand in `defaults` as well.
 constexpr Section kDefaults = {.fields = std::span(kPoolFields).last<kShared>()};
 static_assert(kDefaults.fields.front().key == "load_balancing");
 

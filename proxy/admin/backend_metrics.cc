@@ -65,8 +65,18 @@ void AddTraffic(const BackendView& view, const Sampler& sampler) {
                 other ? "other" : fmt::format("{}", kCountedCodes[code]), count);
   }
   sampler.Add("penstock_backend_requests_active", state.in_flight());
-  sampler.Add("penstock_backend_connections",
-              Sum(state, [](const Cells& cells) -> const Cell& { return cells.connections; }));
+  for (size_t i = 0; i < kProtocolNames.size(); ++i) {
+    sampler.Add("penstock_backend_connections", "protocol", kProtocolNames[i],
+                Sum(state, [&](const Cells& cells) -> const Cell& { return cells.connections[i]; }));
+  }
+  sampler.Add("penstock_backend_streams",
+              Sum(state, [](const Cells& cells) -> const Cell& { return cells.streams; }));
+  sampler.Add("penstock_backend_streams_refused_total",
+              Sum(state, [](const Cells& cells) -> const Cell& { return cells.streams_refused; }));
+  sampler.Add("penstock_backend_goaways_total",
+              Sum(state, [](const Cells& cells) -> const Cell& { return cells.goaways; }));
+  sampler.Add("penstock_backend_http2_errors_total",
+              Sum(state, [](const Cells& cells) -> const Cell& { return cells.http2_errors; }));
   for (size_t i = 0; i < kConnectFailureNames.size(); ++i) {
     sampler.Add("penstock_backend_connect_failures_total", "reason", kConnectFailureNames[i],
                 Sum(state, [&](const Cells& cells) -> const Cell& {

@@ -88,6 +88,22 @@ Json ReportJson(const BackendView& view, const Moment& moment) {
   return json;
 }
 
+Json ConnectionsJson(const PoolState& pool, const BackendState& state) {
+  static constexpr std::string_view kWords[] = {"auto", "http1", "http2"};
+  Json json = {{"protocol", kWords[static_cast<size_t>(pool.settings.connections.protocol)]}};
+  const auto sum = [&](auto cell) {
+    int64_t total = 0;
+    for (uint32_t i = 0; i < kMaxWorkers; ++i) total += cell(state.worker(i)).value();
+    return total;
+  };
+  for (size_t i = 0; i < kProtocolNames.size(); ++i) {
+    json[std::string(kProtocolNames[i])] =
+        sum([&](const auto& cells) -> const Cell& { return cells.connections[i]; });
+  }
+  json["streams"] = sum([](const auto& cells) -> const Cell& { return cells.streams; });
+  return json;
+}
+
 Json BackendJson(const PoolState& pool, size_t index, const Moment& moment) {
   const BackendView view = LookAt(pool, index, moment.now);
   const config::Backend& settings = pool.settings.backends[index];
@@ -104,6 +120,7 @@ Json BackendJson(const PoolState& pool, size_t index, const Moment& moment) {
           {"drained", view.state.drained.load(std::memory_order_relaxed)},
           {"rests_for_s", Round(Seconds(std::max(rest - moment.now, MonoTime{0})))},
           {"in_flight", view.state.in_flight()},
+          {"connections", ConnectionsJson(pool, view.state)},
           {"max_requests", settings.max_requests},
           {"sent_since", view.sent_since},
           {"load", Round(view.load)},

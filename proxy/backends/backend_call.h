@@ -21,10 +21,14 @@ struct ConnFailure {
     kNoSocket,                 // Ours: no descriptor or port was left to connect with.
     kReset,
     kBadAnswer,
+    kRefused,                  // HTTP/2: the backend promises that it did nothing with it.
+    kBusy,                     // HTTP/2: it asked for calm.
+    kNoStream,                 // HTTP/2: none was free in time; nothing was sent.
   };
   Kind kind = Kind::kReset;
   bool reused = false;         // The connection had carried an answer before.
   bool answer_begun = false;   // Some byte of this answer had arrived.
+  bool shared = false;         // One of many calls that failed by the same event, and not the first.
   std::string message;
 };
 
@@ -45,8 +49,12 @@ class BackendCall {
     ~User() = default;
   };
 
+  // REQUIRES: in the turn in which the call was given.
   virtual void WriteRequest(const RequestHead& head, std::span<const Header> extra) = 0;
   virtual void WriteBody(std::string_view data) = 0;
+  // The whole body, of the length that the head announced; it stays valid until the
+  // call is gone, so nothing of it is copied and nobody looks at above_mark().
+  virtual void WriteKept(std::string_view body) = 0;
   virtual void WriteEnd(std::span<const Header> trailers) = 0;
   virtual bool above_mark() = 0;   // OnConnWritable follows.
   virtual void PauseAnswer() = 0;

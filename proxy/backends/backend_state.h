@@ -62,7 +62,11 @@ class BackendState {
   // What one worker alone writes about this backend; padded against false sharing.
   struct alignas(64) WorkerCells {
     std::atomic<MonoTime> oldest_wait{kNever};
-    Cell connections;                                      // Open, idle ones too.
+    std::array<Cell, kProtocolNames.size()> connections;   // Open, idle ones too.
+    Cell streams;                                          // HTTP/2: open now.
+    Cell streams_refused;                                  // REFUSED_STREAM, or passed over by a GOAWAY.
+    Cell goaways;
+    Cell http2_errors;                                     // Connections closed for what the backend sent.
     std::array<Cell, kConnectFailureNames.size()> connect_failures;
     std::array<Cell, kCodes> answers;                      // By status code.
     Cell rejected_breaker;                                 // Left out of a pick: breaker open.

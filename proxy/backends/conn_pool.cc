@@ -1,3 +1,7 @@
+// An idle connection keeps reading, so that the backend's close is seen at once
+// and a dead connection is not handed out. What cannot be seen in time (the close
+// crosses our request on the wire) is told apart by `reused`: such a request is
+// retried for free.
 #include "proxy/backends/conn_pool.h"
 
 #include <algorithm>
@@ -9,6 +13,24 @@
 #include "proxy/base/status.h"
 
 namespace penstock {
+namespace {
+
+// Who waits for a dial hears of its failure before its own time is over.
+constexpr MonoTime kGrace = 2 * DeadlineWheel::kTick;
+
+}  // namespace
+
+ConnPoolLimits LimitsOf(const config::Connections& settings, uint32_t worker) {
+  ConnPoolLimits limits;
+  limits.idle_timeout = ToMicros(settings.idle_timeout);
+  limits.worker = worker;
+  limits.protocol = settings.protocol;
+  limits.codec.h2.concurrent_streams = settings.max_streams;
+  limits.connections = settings.max_connections;
+  limits.ping_interval = ToMicros(settings.ping_interval);
+  limits.ping_timeout = ToMicros(settings.ping_timeout);
+  return limits;
+}
 
 ConnPool::ConnPool(std::shared_ptr<Backend> backend, Dialer& dialer, DeadlineWheel& wheel,
                    Turn& turn, const ConnPoolLimits& limits)
@@ -17,61 +39,227 @@ ConnPool::ConnPool(std::shared_ptr<Backend> backend, Dialer& dialer, DeadlineWhe
       wheel_(wheel),
       turn_(turn),
       limits_(limits),
-      sweep_(wheel, &ConnPool::OnSweep, this) {}
+      sweep_(wheel, &ConnPool::OnSweep, this) {
+  SetLimits(limits);
+}
 
 ConnPool::~ConnPool() {
-  backend_->state.worker(limits_.worker).connections.Add(-static_cast<int64_t>(conns_.size()));
+  cells().connections[0].Add(-static_cast<int64_t>(h1_.size()));
+  cells().connections[1].Add(-static_cast<int64_t>(h2_.size()));
+}
+
+void ConnPool::SetLimits(const ConnPoolLimits& limits) {
+  const bool changed = limits.protocol != limits_.protocol || limits.tls != limits_.tls ||
+                       speaks_ == Speaks::kUnknown;
+  limits_ = limits;
+  streams_hint_ = std::max<size_t>(1, limits.codec.h2.concurrent_streams);
+  if (!changed) return;
+  switch (limits.protocol) {
+    case config::Protocol::kHttp1: speaks_ = Speaks::kHttp1; break;
+    case config::Protocol::kHttp2: speaks_ = Speaks::kHttp2; break;
+    case config::Protocol::kAuto: speaks_ = limits.tls ? Speaks::kUnknown : Speaks::kHttp1; break;
+  }
+}
+
+size_t ConnPool::idle() const {
+  return idle_.size() + static_cast<size_t>(std::ranges::count_if(
+                            h2_, [](const auto& conn) { return conn->calls() == 0; }));
+}
+
+bool ConnPool::in_use() const {
+  return open() > idle() || !dialing_.empty() || !waiting_.empty();
 }
 
 BackendCall* ConnPool::Acquire(BackendCall::User& user, MonoTime connect_timeout, bool fresh) {
-  if (!fresh && !idle_.empty()) {
-    H1Conn* const conn = idle_.back();
-    idle_.pop_back();
-    conn->user_ = &user;
-    conn->reused_ = true;
-    return conn;
+  if (speaks_ == Speaks::kHttp1) {
+    if (!fresh && !idle_.empty()) {
+      H1Conn* const conn = idle_.back();
+      idle_.pop_back();
+      conn->user_ = &user;
+      conn->reused_ = true;
+      return conn;
+    }
+    Dial(&user, connect_timeout);
+    return nullptr;
   }
-  dialing_.push_front({&user, nullptr});
-  const auto dialing = dialing_.begin();
-  dialing->pending = dialer_.Dial(
-      backend_->address(), connect_timeout,
-      [this, dialing](absl::StatusOr<std::unique_ptr<Stream>> stream) {
-        OnDialed(dialing, std::move(stream));
-      });
+  if (waiting_.empty()) {
+    if (H2Conn* const conn = WithRoom()) return &conn->Begin(user);
+  }
+  waiting_.emplace_back(*this, user).deadline.Set(wheel_.now() + connect_timeout + kGrace);
+  DialForWaiting();
   return nullptr;
 }
 
 void ConnPool::Cancel(BackendCall::User& user) {
-  for (auto it = dialing_.begin(); it != dialing_.end(); ++it) {
-    if (it->user == &user) {
-      dialing_.erase(it);
-      return;
-    }
+  const auto wait = std::ranges::find(waiting_, &user, [](const Waiting& w) { return &w.user; });
+  if (wait != waiting_.end()) {
+    waiting_.erase(wait);
+    return;
+  }
+  const auto dial = std::ranges::find(dialing_, &user, &Dialing::user);
+  if (dial != dialing_.end()) dialing_.erase(dial);
+}
+
+H2Conn* ConnPool::WithRoom() {
+  for (const auto& conn : h2_) {
+    if (conn->room() > 0) return conn.get();
+  }
+  return nullptr;
+}
+
+void ConnPool::Dial(BackendCall::User* user, MonoTime timeout) {
+  dialing_.push_front({user, nullptr});
+  const auto dialing = dialing_.begin();
+  dialing->pending = dialer_.Dial(
+      backend_->address(), timeout, [this, dialing](absl::StatusOr<std::unique_ptr<Stream>> stream) {
+        OnDialed(dialing, std::move(stream));
+      });
+}
+
+// As many dials as those who wait will need by what is known. A connection that
+// takes nothing although nothing runs on it says that more of them would not help.
+void ConnPool::DialForWaiting() {
+  const auto full = [](const auto& conn) {
+    return conn->reusable() && conn->calls() == 0 && conn->room() == 0;
+  };
+  if (waiting_.empty() || std::ranges::any_of(h2_, full)) return;
+  const size_t each = speaks_ == Speaks::kUnknown ? waiting_.size() : streams_hint_;
+  size_t alive = static_cast<size_t>(
+      std::ranges::count_if(h2_, [](const auto& conn) { return conn->reusable(); }));
+  for (alive += shared_dials_; alive < limits_.connections; ++alive) {
+    if (shared_dials_ * each >= waiting_.size()) return;
+    // The one who waits longest of those that no dial is under way for.
+    const auto next = std::next(waiting_.begin(), static_cast<ptrdiff_t>(shared_dials_ * each));
+    const MonoTime left = next->deadline.when() - kGrace - wheel_.now();
+    if (left <= 0) return;
+    ++shared_dials_;
+    Dial(nullptr, left);
   }
 }
 
 void ConnPool::OnDialed(std::list<Dialing>::iterator dialing,
                         absl::StatusOr<std::unique_ptr<Stream>> stream) {
   Turn::Scope scope(turn_);
-  BackendCall::User& user = *dialing->user;
+  BackendCall::User* const user = dialing->user;
   turn_.Bury(std::move(dialing->pending));
   dialing_.erase(dialing);
-  if (!stream.ok()) {
-    const bool late = absl::IsDeadlineExceeded(stream.status());
-    const bool ours = absl::IsResourceExhausted(stream.status());
-    user.OnConnFailed({late   ? ConnFailure::Kind::kConnectTimeout
-                       : ours ? ConnFailure::Kind::kNoSocket
-                              : ConnFailure::Kind::kConnect,
-                       false, false,
-                       fmt::format("backend {}: {}", backend_->name, S(stream.status().message()))});
-    return;
+  if (user == nullptr) --shared_dials_;
+  if (!stream.ok()) return OnDialFailed(user, stream.status());
+  speaks_ = SpeaksOf(**stream);
+  if (speaks_ == Speaks::kHttp2) {
+    AddH2(*std::move(stream), user);
+  } else {
+    AddH1(*std::move(stream), user);
   }
-  conns_.push_back(std::make_unique<H1Conn>(*this, *std::move(stream)));
-  H1Conn& conn = *conns_.back();
-  conn.index_ = conns_.size() - 1;
-  backend_->state.worker(limits_.worker).connections.Add(+1);
-  conn.user_ = &user;
-  user.OnConnReady(conn);
+}
+
+ConnPool::Speaks ConnPool::SpeaksOf(const Stream& stream) const {
+  const bool http2 = limits_.protocol == config::Protocol::kHttp2 ||
+                     (limits_.protocol == config::Protocol::kAuto && stream.alpn() == "h2");
+  return http2 ? Speaks::kHttp2 : Speaks::kHttp1;
+}
+
+void ConnPool::OnDialFailed(BackendCall::User* user, const absl::Status& status) {
+  const bool late = absl::IsDeadlineExceeded(status);
+  const bool ours = absl::IsResourceExhausted(status);
+  const auto kind = late   ? ConnFailure::Kind::kConnectTimeout
+                    : ours ? ConnFailure::Kind::kNoSocket
+                           : ConnFailure::Kind::kConnect;
+  if (!ours) cells().AddConnectFailure(late ? ConnectFailure::kTimeout : ConnectFailure::kRefused);
+  const std::string message = fmt::format("backend {}: {}", backend_->name, S(status.message()));
+  if (user != nullptr) return user->OnConnFailed({.kind = kind, .message = message});
+  // While another connection lives or is dialled, those who wait may still be served.
+  const bool hope = shared_dials_ > 0 ||
+                    std::ranges::any_of(h2_, [](const auto& conn) { return conn->reusable(); });
+  if (!hope) FailWaiting(kind, message);
+}
+
+// One event, one fault: the first is told as the backend's failure, the others as sharing it.
+void ConnPool::FailWaiting(ConnFailure::Kind kind, const std::string& message) {
+  bool shared = false;
+  for (size_t left = waiting_.size(); left > 0 && !waiting_.empty(); --left) {
+    BackendCall::User& user = waiting_.front().user;
+    waiting_.pop_front();
+    user.OnConnFailed(
+        {.kind = kind, .shared = std::exchange(shared, true), .message = message});
+  }
+}
+
+void ConnPool::OnWaited(void* waiting) {
+  auto& late = *static_cast<Waiting*>(waiting);
+  ConnPool& pool = late.pool;
+  Turn::Scope scope(pool.turn_);
+  BackendCall::User& user = late.user;
+  const bool connected =
+      std::ranges::any_of(pool.h2_, [](const auto& conn) { return conn->reusable(); });
+  pool.Cancel(user);
+  user.OnConnFailed(
+      {.kind = connected ? ConnFailure::Kind::kNoStream : ConnFailure::Kind::kConnectTimeout,
+       .shared = !connected,
+       .message = fmt::format("backend {}: {}", pool.backend_->name,
+                              connected ? "no stream was free in time" : "not connected in time")});
+}
+
+void ConnPool::AddH1(std::unique_ptr<Stream> stream, BackendCall::User* user) {
+  h1_.push_back(std::make_unique<H1Conn>(*this, std::move(stream)));
+  H1Conn& conn = *h1_.back();
+  conn.index_ = h1_.size() - 1;
+  cells().connections[0].Add(+1);
+  if (user == nullptr && !waiting_.empty()) {
+    // The first one of an `auto` backend: the others need connections of their own.
+    user = &waiting_.front().user;
+    waiting_.pop_front();
+    while (!waiting_.empty()) {
+      Waiting& next = waiting_.front();
+      Dial(&next.user, std::max<MonoTime>(1, next.deadline.when() - kGrace - wheel_.now()));
+      waiting_.pop_front();
+    }
+  }
+  if (user == nullptr) return PutBack(conn);
+  conn.user_ = user;
+  user->OnConnReady(conn);
+}
+
+void ConnPool::AddH2(std::unique_ptr<Stream> stream, BackendCall::User* user) {
+  h2_.push_back(std::make_unique<H2Conn>(*this, std::move(stream)));
+  H2Conn& conn = *h2_.back();
+  cells().connections[1].Add(+1);
+  if (user != nullptr) user->OnConnReady(conn.Begin(*user));
+  Settle();
+}
+
+void ConnPool::ServeWaiting() {
+  while (!waiting_.empty()) {
+    H2Conn* const conn = WithRoom();
+    if (conn == nullptr) return DialForWaiting();
+    BackendCall::User& user = waiting_.front().user;
+    waiting_.pop_front();
+    user.OnConnReady(conn->Begin(user));
+  }
+}
+
+void ConnPool::Settle() {
+  bool idle = false;
+  for (size_t i = h2_.size(); i > 0; --i) {
+    H2Conn& conn = *h2_[i - 1];
+    if (conn.reusable()) {
+      streams_hint_ = std::max<size_t>(1, conn.calls() + conn.room());
+      idle |= conn.calls() == 0;
+    } else if (conn.calls() == 0) {
+      conn.CloseIdle();
+    }
+  }
+  if (idle) ArmSweep();
+  ServeWaiting();
+}
+
+void ConnPool::SettleSoon() {
+  if (std::exchange(settle_due_, true)) return;
+  turn_.Defer(this, [](void* self) {
+    auto& pool = *static_cast<ConnPool*>(self);
+    pool.settle_due_ = false;
+    pool.Settle();
+  });
 }
 
 void ConnPool::PutBack(H1Conn& conn) {
@@ -79,7 +267,7 @@ void ConnPool::PutBack(H1Conn& conn) {
   conn.idle_since_ = wheel_.now();
   conn.stream_->Resume();
   idle_.push_back(&conn);
-  if (!sweep_.armed()) sweep_.Set(wheel_.now() + limits_.idle_timeout);
+  ArmSweep();
 }
 
 void ConnPool::Remove(H1Conn& conn) {
@@ -87,14 +275,28 @@ void ConnPool::Remove(H1Conn& conn) {
     idle_.erase(std::next(it).base());
   }
   const size_t index = conn.index_;
-  CHECK(conns_[index].get() == &conn);
-  turn_.Bury(std::move(conns_[index]));
-  backend_->state.worker(limits_.worker).connections.Add(-1);
-  if (index + 1 != conns_.size()) {
-    conns_[index] = std::move(conns_.back());
-    conns_[index]->index_ = index;
+  CHECK(h1_[index].get() == &conn);
+  turn_.Bury(std::move(h1_[index]));
+  cells().connections[0].Add(-1);
+  if (index + 1 != h1_.size()) {
+    h1_[index] = std::move(h1_.back());
+    h1_[index]->index_ = index;
   }
-  conns_.pop_back();
+  h1_.pop_back();
+}
+
+// Keeps the order: the first connection with room is filled first, so that those
+// that are not needed fall idle and are closed.
+void ConnPool::Remove(H2Conn& conn) {
+  const auto found = std::ranges::find(h2_, &conn, [](const auto& c) { return c.get(); });
+  CHECK(found != h2_.end());
+  turn_.Bury(std::move(*found));
+  h2_.erase(found);
+  cells().connections[1].Add(-1);
+}
+
+void ConnPool::ArmSweep() {
+  if (!sweep_.armed()) sweep_.Set(wheel_.now() + limits_.idle_timeout);
 }
 
 void ConnPool::OnSweep(void* self) {
@@ -104,9 +306,17 @@ void ConnPool::OnSweep(void* self) {
   while (!pool.idle_.empty() && pool.idle_.front()->idle_since_ <= oldest) {
     pool.idle_.front()->Close();
   }
-  if (!pool.idle_.empty()) {
-    pool.sweep_.Set(pool.idle_.front()->idle_since_ + pool.limits_.idle_timeout);
+  MonoTime next = pool.idle_.empty() ? kNever : pool.idle_.front()->idle_since_;
+  for (size_t i = pool.h2_.size(); i > 0; --i) {
+    H2Conn& conn = *pool.h2_[i - 1];
+    if (conn.calls() > 0) continue;
+    if (conn.idle_since() <= oldest) {
+      conn.CloseIdle();
+    } else {
+      next = std::min(next, conn.idle_since());
+    }
   }
+  if (next != kNever) pool.sweep_.Set(next + pool.limits_.idle_timeout);
 }
 
 }  // namespace penstock

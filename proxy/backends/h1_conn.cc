@@ -114,7 +114,10 @@ void H1Conn::OnProtocolError(const ProtocolError& error) {
 
 void H1Conn::Fail(ConnFailure::Kind kind, std::string message) {
   User* const user = std::exchange(user_, nullptr);
-  ConnFailure failure{kind, reused_, answer_begun_, std::move(message)};
+  const ConnFailure failure{.kind = kind,
+                            .reused = reused_,
+                            .answer_begun = answer_begun_,
+                            .message = std::move(message)};
   Close();
   if (user != nullptr) user->OnConnFailed(failure);
 }

@@ -24,6 +24,9 @@ class H1Conn final : public BackendCall, public StreamReceiver, public CodecRece
   // --- for the user ---
   void WriteRequest(const RequestHead& head, std::span<const Header> extra) override;
   void WriteBody(std::string_view data) override;
+  void WriteKept(std::string_view body) override {
+    if (!body.empty()) WriteBody(body);
+  }
   void WriteEnd(std::span<const Header> trailers) override;
   bool above_mark() override;
   void PauseAnswer() override;

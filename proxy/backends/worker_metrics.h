@@ -90,6 +90,9 @@ class HistogramCells {
   Cell sum_;
 };
 
+// What a connection to a backend speaks.
+inline constexpr std::array<std::string_view, 2> kProtocolNames = {"http1", "http2"};
+
 // Why an answer is not what the backend said, in the words of access logs:
 // UH no healthy backend, UF no connection, UO overflow (queue or limits), NR no
 // route, URX retries used up, UT no answer in time, UC backend broke off, DC client
@@ -118,9 +121,9 @@ enum class HedgeResult : uint8_t { kWon, kLost, kFailed, kNoBudget, kNoBackend }
 inline constexpr std::array<std::string_view, 5> kHedgeResultNames = {"won", "lost", "failed", "no_budget",
                                                                       "no_backend"};
 
-enum class RetryReason : uint8_t { kConnect, kReset, kBusy, kStatus, kTimeout };
-inline constexpr std::array<std::string_view, 5> kRetryReasonNames = {"connect", "reset", "busy",
-                                                                      "status", "timeout"};
+enum class RetryReason : uint8_t { kConnect, kReset, kBusy, kStatus, kTimeout, kRefused };
+inline constexpr std::array<std::string_view, 6> kRetryReasonNames = {
+    "connect", "reset", "busy", "status", "timeout", "refused"};
 
 enum class CacheResult : uint8_t { kHit, kMiss, kStale, kBypass, kCoalesced };
 inline constexpr std::array<std::string_view, 5> kCacheResultNames = {"hit", "miss", "stale",

@@ -31,6 +31,8 @@ struct H2Limits {
   uint32_t settings_entries = 32;             // Of one SETTINGS frame.
   uint32_t glitch_burst = 10'000;             // PING, SETTINGS, unknown and malformed frames.
   uint32_t glitches_per_second = 330;
+
+  bool operator==(const H2Limits&) const = default;
 };
 
 struct CodecLimits {
@@ -42,6 +44,8 @@ struct CodecLimits {
   size_t chunk_extension_bytes = 1024;        // Sum over one message.
   PathRule paths = PathRule::kNormalize;      // Server role.
   H2Limits h2;
+
+  bool operator==(const CodecLimits&) const = default;
 };
 
 // What was wrong with the peer's bytes, and the status a server answers with.

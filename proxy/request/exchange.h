@@ -92,7 +92,8 @@ class Exchange final : public BackendCall::User {
   RetryVerdict Judge(RetryQuestion question, const Tries& tries);
   bool MoveOn(const RetryQuestion& question, Failure failure, RetryReason reason);
   void OnBusy(MonoTime retry_after);
-  void EndAttempt(Outcome outcome, MonoTime retry_after = 0);
+  void OnRefused(const ConnFailure& failure);
+  void EndAttempt(Outcome outcome, MonoTime retry_after = 0, bool shared = false);
   void LeaveConnection();
   // exchange_relay.cc: its answer
   void BeginAnswer(ResponseHead& head);

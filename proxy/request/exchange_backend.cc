@@ -17,6 +17,7 @@ namespace {
 // within a moment of sending on a reused connection, and nobody's fault.
 constexpr MonoTime kStaleWindow = 100 * kMillisecond;
 constexpr uint32_t kBusyMax = 8;
+constexpr uint32_t kRefusedMax = 3;
 
 // Retry-After in seconds, whole or not; dates and nonsense are one second.
 MonoTime ParseRetryAfter(std::string_view value) {
@@ -58,8 +59,12 @@ void Exchange::SendRequest() {
   }
   phase_ = Phase::kAwaiting;
   conn_->WriteRequest(head, std::span(extra.data(), count));
-  if (!body_.empty()) conn_->WriteBody(body_);
-  if (!inference_ && !body_.empty()) body_streamed_ = true;
+  if (inference_) {
+    conn_->WriteKept(body_);
+  } else if (!body_.empty()) {
+    conn_->WriteBody(body_);
+    body_streamed_ = true;
+  }
   if (request_complete_ || head.framing == Framing::kNone) {
     conn_->WriteEnd({});
     AwaitAnswer();
@@ -77,15 +82,18 @@ void Exchange::OnConnFailed(const ConnFailure& failure) {
     EndAttempt(Outcome::kClientLeft);
     return Fail(ReplyCode::kOverloaded, failure.message, {}, kSecond);
   }
+  if (failure.kind == Kind::kNoStream) {  // Others may have room; else the queue is where to wait.
+    EndAttempt(Outcome::kClientLeft);
+    return Enqueue();
+  }
+  const bool untouched = failure.kind == Kind::kRefused || failure.kind == Kind::kBusy;
+  if (untouched && !failure.answer_begun) return OnRefused(failure);
   const ReplyCode code = failure.kind == Kind::kConnectTimeout ? ReplyCode::kConnectTimeout
                          : failure.kind == Kind::kBadAnswer    ? ReplyCode::kBackendBadAnswer
                                                                : ReplyCode::kBackendReset;
   const bool connecting = failure.kind == Kind::kConnect || failure.kind == Kind::kConnectTimeout;
   if (connecting) {
-    const bool late = failure.kind == Kind::kConnectTimeout;
-    if (late) pool_->cells.AddTimeout(TimeoutKind::kConnect);
-    attempt_.backend()->state.worker(context_.index).AddConnectFailure(
-        late ? ConnectFailure::kTimeout : ConnectFailure::kRefused);
+    if (failure.kind == Kind::kConnectTimeout) pool_->cells.AddTimeout(TimeoutKind::kConnect);
   }
   const bool stale = failure.kind == Kind::kReset && failure.reused && !failure.answer_begun &&
                      !stale_retried_ && body_kept() && session_ != nullptr &&
@@ -97,14 +105,30 @@ void Exchange::OnConnFailed(const ConnFailure& failure) {
     last_failure_ = {code, failure.message};
     return Dispatch();
   }
-  EndAttempt(Outcome::kFault);
+  EndAttempt(Outcome::kFault, 0, failure.shared);
   RetryQuestion question;
   // Many engines send the head of an event stream before they do any work.
   question.answer_begun = failure.answer_begun && !held_head_.held;
-  question.connection_died = failure.kind != Kind::kBadAnswer;
+  question.connection_died = failure.kind != Kind::kBadAnswer || failure.shared;
   const RetryReason reason = connecting ? RetryReason::kConnect : RetryReason::kReset;
   if (MoveOn(question, {code, failure.message}, reason)) return;
   Fail(code, failure.message);
+}
+
+// HTTP/2: the backend did nothing with the request. A few times that is how it leaves
+// a connection; more often, it is a busy backend.
+void Exchange::OnRefused(const ConnFailure& failure) {
+  const bool again = body_kept() && session_ != nullptr;
+  last_failure_ = {ReplyCode::kBackendReset, failure.message};
+  if (again && failure.kind == ConnFailure::Kind::kRefused && tries_.refused < kRefusedMax) {
+    ++tries_.refused;
+    EndAttempt(Outcome::kClientLeft);
+    pool_->cells.AddRetry(RetryReason::kRefused);
+    return Dispatch();
+  }
+  if (again && tries_.busy < kBusyMax) return OnBusy(0);
+  EndAttempt(Outcome::kBusy);
+  Fail(ReplyCode::kQueueFull, failure.message, {}, kSecond);
 }
 
 void Exchange::OnConnWritable() {
@@ -192,11 +216,13 @@ bool Exchange::MoveOn(const RetryQuestion& question, Failure failure, RetryReaso
   return true;
 }
 
-void Exchange::EndAttempt(Outcome outcome, MonoTime retry_after) {
+// `shared`: the fault is counted by another request that it ended too.
+void Exchange::EndAttempt(Outcome outcome, MonoTime retry_after, bool shared) {
   if (!attempt_.begun()) return;
   if (outcome == Outcome::kFault) {
     ++tries_.faults;
     if (tried_count_ < kTriedMax) tried_[tried_count_++] = attempt_.backend()->id;
+    if (shared) outcome = Outcome::kClientLeft;  // Another request has told the backend's state.
   }
   if (outcome == Outcome::kOk) pool_->drain_rate.Ended(context_.loop.now());
   pool_->table.End(attempt_, outcome, context_.loop.now(), retry_after);

@@ -66,7 +66,7 @@ bool Exchange::Choose(std::span<const lb::Candidate> candidates) {
   }
   ConnPool* connections = nullptr;
   for (const auto& candidate : pool_->table.pool().backends) {
-    if (candidate.get() == backend) connections = &context_.Connections(candidate);
+    if (candidate.get() == backend) connections = &context_.Connections(candidate, *pool_);
   }
   CHECK(connections != nullptr);
   phase_ = Phase::kConnecting;

@@ -46,6 +46,7 @@ class RetryBudget {
 struct Tries {
   uint32_t faults = 0;       // Tries that ended as a fault.
   uint32_t busy = 0;         // Backends that said busy.
+  uint32_t refused = 0;      // Streams that HTTP/2 backends gave back untouched.
   bool free_used = false;
   bool paid = false;         // Holds a place of the budget.
 };

@@ -34,6 +34,7 @@ PoolContext::PoolContext(std::shared_ptr<const PoolState> state, uint32_t worker
       response_timeout(ToMicros(settings.timeouts.response)),
       idle_timeout(ToMicros(settings.timeouts.idle)),
       queue_wait(ToMicros(settings.queue.wait)),
+      connections(LimitsOf(settings.connections, worker)),
       authorization(AuthorizationOf(settings.auth)) {}
 
 WorkerContext::WorkerContext(Loop& loop_in, uint32_t index_in, uint64_t seed,
@@ -51,13 +52,16 @@ WorkerContext::WorkerContext(Loop& loop_in, uint32_t index_in, uint64_t seed,
 
 WorkerContext::~WorkerContext() = default;
 
-ConnPool& WorkerContext::Connections(const std::shared_ptr<Backend>& backend) {
-  std::unique_ptr<ConnPool>& pool = connections_[backend->id];
-  if (pool == nullptr) {
-    pool = std::make_unique<ConnPool>(backend, loop.dialer(), loop.deadlines(), turn,
-                                      ConnPoolLimits{.worker = index});
+ConnPool& WorkerContext::Connections(const std::shared_ptr<Backend>& backend,
+                                     const PoolContext& pool) {
+  std::unique_ptr<ConnPool>& connections = connections_[backend->id];
+  if (connections == nullptr) {
+    connections = std::make_unique<ConnPool>(backend, loop.dialer(), loop.deadlines(), turn,
+                                             pool.connections);
+  } else if (connections->limits() != pool.connections) {
+    connections->SetLimits(pool.connections);  // Another policy file.
   }
-  return *pool;
+  return *connections;
 }
 
 void WorkerContext::DropConnectionsOutside(const Fleet& fleet) {

@@ -81,6 +81,7 @@ struct PoolContext {
   const size_t queue_max;        // This worker's share.
   // Settings in the loop's unit.
   const MonoTime connect_timeout, first_token_timeout, response_timeout, idle_timeout, queue_wait;
+  const ConnPoolLimits connections;
   const std::string authorization;  // AuthMode::kReplace: the field's value.
 };
 
@@ -98,8 +99,9 @@ struct WorkerContext {
                 WorkerMetrics& metrics_in, AccessLog* access_log_in, uint32_t decisions);
   ~WorkerContext();
 
-  // Connections to `backend`; made on first use, dropped when no fleet names it.
-  ConnPool& Connections(const std::shared_ptr<Backend>& backend);
+  // Connections to `backend`, as `pool` wants them; made on first use, dropped when no
+  // fleet names it.
+  ConnPool& Connections(const std::shared_ptr<Backend>& backend, const PoolContext& pool);
   void DropConnectionsOutside(const Fleet& fleet);
 
   // Exchanges are reused, so that a request allocates nothing after warm-up.

@@ -59,8 +59,9 @@ class MemoryDial final : public Dialer::Pending {
     if (network.link_options.seed != 0) ++network.link_options.seed;
     network.links_.push_back({address_.text, link});
     const std::string from = "127.0.0.1:" + std::to_string(network.next_port_++);
+    auto near = std::make_unique<MemoryStream>(link, 0, address_.text);  // Who accepts may speak first.
     listener.Accept(std::make_unique<MemoryStream>(link, 1, from));
-    Finish(std::make_unique<MemoryStream>(link, 0, address_.text));
+    Finish(std::move(near));
   }
 
   void OnTimeout() {

@@ -29,9 +29,9 @@ TEST(WorkerContext, ReusesExchangesOnceTheTurnIsOver) {
 TEST(WorkerContext, KeepsOneListOfConnectionsForEachBackend) {
   World world(2);
   const auto& backends = world.fleet->pools[0]->backends;
-  ConnPool& first = world.context->Connections(backends[0]);
-  EXPECT_EQ(&world.context->Connections(backends[0]), &first);
-  EXPECT_NE(&world.context->Connections(backends[1]), &first);
+  ConnPool& first = world.context->Connections(backends[0], world.pool());
+  EXPECT_EQ(&world.context->Connections(backends[0], world.pool()), &first);
+  EXPECT_NE(&world.context->Connections(backends[1], world.pool()), &first);
 }
 
 TEST(WorkerContext, DropsIdleConnectionsToBackendsThatNoFileNames) {
