@@ -54,7 +54,6 @@ struct H1Callbacks {
       s.on_header_field = Span<&H1Codec::OnFieldName>;
       s.on_header_field_complete = Event<&H1Codec::OnFieldNameEnd>;
       s.on_header_value = Span<&H1Codec::OnFieldValue>;
-      s.on_header_value_complete = Event<&H1Codec::OnFieldValueEnd>;
       s.on_headers_complete = Event<&H1Codec::OnHeadEnd>;
       s.on_chunk_extension_name = Extension;
       s.on_chunk_extension_value = Extension;
@@ -80,29 +79,45 @@ H1Codec::H1Codec(CodecRole role, CodecReceiver& receiver, const CodecLimits& lim
   parser_.data = this;
 }
 
-void H1Codec::FieldStore::BuildHeaders() {
-  const std::string_view all = bytes.view();
-  headers.clear();
-  for (const FieldSpan& span : spans) {
-    const std::string_view name = all.substr(span.name_begin, span.name_end - span.name_begin);
-    const std::string_view value = all.substr(span.value_begin, span.value_end - span.value_begin);
-    headers.push_back({name, TrimSpace(value), LookUpHeader(name)});
-  }
+void H1Codec::FieldStore::BeginField() {
+  EndLine();
+  if (data == nullptr) Grow(0);   // Trailers: no start line stands before them.
+  headers.emplace_back().name = {data.get() + used, 0};
 }
 
-void H1Codec::FieldStore::Clear() {
-  spans.clear();
-  headers.clear();
-  bytes.used = 0;
-  if (bytes.room > kStoreKept) bytes = {};
+void H1Codec::FieldStore::EndName() {
+  Append(": ");
+  Header& field = headers.back();
+  field.id = LookUpHeader(field.name);
+  field.value = {data.get() + used, 0};
 }
 
-void H1Codec::Bytes::Grow(size_t more) {
+// Ends the line of the last field: with the next one or with the head, which spares
+// llhttp a callback. It skips blanks before a value and leaves those behind it.
+void H1Codec::FieldStore::EndLine() {
+  if (headers.empty() || headers.back().line) return;
+  std::string_view& value = headers.back().value;
+  while (!value.empty() && (value.back() == ' ' || value.back() == '\t')) value.remove_suffix(1), --used;
+  Append("\r\n");
+  headers.back().line = true;
+}
+
+void H1Codec::FieldStore::Grow(size_t more) {
   const size_t wanted = std::max<size_t>({used + more, room * 2, 512});
   auto larger = std::make_unique<char[]>(wanted);
   if (used > 0) std::memcpy(larger.get(), data.get(), used);
+  const auto follow = [&](std::string_view& view) {
+    if (view.data() != nullptr) view = {larger.get() + (view.data() - data.get()), view.size()};
+  };
+  for (Header& field : headers) follow(field.name), follow(field.value);
   data = std::move(larger);
   room = wanted;
+}
+
+void H1Codec::FieldStore::Clear() {
+  headers.clear();
+  used = 0;
+  if (room > kStoreKept) data.reset(), room = 0;
 }
 
 size_t H1Codec::Feed(std::string_view bytes) {
@@ -154,7 +169,7 @@ int H1Codec::OnTarget(std::string_view part) {
   if (method.size() + target_bytes_ + kRest > limits_.request_line_bytes) {
     return Refuse(414, "request_line_too_long", "the request line is longer than the limit");
   }
-  head_.bytes.append(part);
+  head_.Append(part);
   return 0;
 }
 
@@ -181,7 +196,7 @@ int H1Codec::OnVersionEnd() {
 
 int H1Codec::OnReason(std::string_view part) {
   target_bytes_ += part.size();
-  head_.bytes.append(part);
+  head_.Append(part);
   return 0;
 }
 
@@ -189,47 +204,41 @@ int H1Codec::OnFieldName(std::string_view part) {
   FieldStore& fields = store();
   if (!field_open_) {
     field_open_ = true;
-    const size_t begin = fields.bytes.size();
-    if (head_.spans.size() + trailers_.spans.size() >= limits_.header_count) {
+    if (head_.headers.size() + trailers_.headers.size() >= limits_.header_count) {
       return Refuse(431, "too_many_headers", "there are more header fields than the limit");
     }
-    fields.spans.push_back({begin, begin, begin, begin});
+    fields.BeginField();
   }
-  fields.bytes.append(part);
-  if (head_done_ && fields.bytes.size() > limits_.header_bytes) {
-    return Refuse(431, "headers_too_large", "the trailers are larger than the limit");
-  }
-  return 0;
+  fields.Append(part);
+  std::string_view& name = fields.headers.back().name;
+  name = {name.data(), name.size() + part.size()};
+  return head_done_ ? CheckTrailers() : 0;
 }
 
 int H1Codec::OnFieldNameEnd() {
-  FieldStore& fields = store();
-  fields.spans.back().name_end = fields.bytes.size();
-  fields.spans.back().value_begin = fields.spans.back().value_end = fields.bytes.size();
+  store().EndName();
   field_open_ = false;
   return 0;
 }
 
 int H1Codec::OnFieldValue(std::string_view part) {
   FieldStore& fields = store();
-  fields.bytes.append(part);
-  if (head_done_ && fields.bytes.size() > limits_.header_bytes) {
-    return Refuse(431, "headers_too_large", "the trailers are larger than the limit");
-  }
-  return 0;
+  fields.Append(part);
+  std::string_view& value = fields.headers.back().value;
+  value = {value.data(), value.size() + part.size()};
+  return head_done_ ? CheckTrailers() : 0;
 }
 
-int H1Codec::OnFieldValueEnd() {
-  FieldStore& fields = store();
-  fields.spans.back().value_end = fields.bytes.size();
-  return 0;
+int H1Codec::CheckTrailers() {
+  if (trailers_.used <= limits_.header_bytes) return 0;
+  return Refuse(431, "headers_too_large", "the trailers are larger than the limit");
 }
 
 int H1Codec::OnHeadEnd() {
   head_done_ = true;
   parser_.upgrade = 0;   // No tunnels: what follows an upgrade request is HTTP.
   if (const int error = OnVersionEnd(); error != 0) return error;
-  head_.BuildHeaders();
+  head_.EndLine();
   const int result = server() ? OnRequestHead() : OnResponseHead();
   return state_ == State::kFailed ? HPE_USER : result;
 }
@@ -238,7 +247,7 @@ int H1Codec::OnRequestHead() {
   request_ = {};
   request_.method =
       llhttp_method_name(static_cast<llhttp_method_t>(llhttp_get_method(&parser_)));
-  request_.target = head_.bytes.view().substr(0, target_bytes_);
+  request_.target = head_.bytes().substr(0, target_bytes_);
   request_.headers = head_.headers;
   request_.minor_version = parser_.http_minor;
   if (std::optional<ProtocolError> error = ReadRequestHead(request_, limits_.paths, target_)) {
@@ -257,7 +266,7 @@ int H1Codec::OnRequestHead() {
 int H1Codec::OnResponseHead() {
   response_ = {};
   response_.status = parser_.status_code;
-  response_.reason = head_.bytes.view().substr(0, target_bytes_);
+  response_.reason = head_.bytes().substr(0, target_bytes_);
   response_.headers = head_.headers;
   if (std::optional<ProtocolError> error =
           ReadResponseHead(response_, parser_.http_minor, to_head_)) {
@@ -351,7 +360,7 @@ void H1Codec::BeginMessage() {
 
 void H1Codec::FinishMessage(bool bytes_follow) {
   begun_ = false;
-  trailers_.BuildHeaders();
+  trailers_.EndLine();
   DropForbiddenTrailers(trailers_.headers);
   state_ = State::kWaiting;
   if (!server()) return FinishAnswer(bytes_follow);

@@ -3,7 +3,9 @@
 // Nothing of the lenient kind is ever switched on.
 //
 // Heads are copied once into a buffer that is reused from message to message,
-// since their spans may be cut anywhere; bodies are handed on where they lie.
+// since their spans may be cut anywhere, and each field stands there as the line
+// that another connection would write, so that a run of fields is passed on with
+// one copy; bodies are handed on where they lie.
 // The parser stops at the end of every message, so the bytes of a pipelined
 // request stay with their owner until NextMessage().
 //
@@ -51,30 +53,23 @@ class H1Codec final : public Codec {
     kDone,      // No message follows; bytes are ignored.
     kFailed,    // Beyond use; bytes are not taken.
   };
-  // One field, as offsets into its store, which may move while it grows.
-  struct FieldSpan {
-    size_t name_begin, name_end, value_begin, value_end;
-  };
-  // A string that only grows by appending, which is all that a head's bytes need.
-  struct Bytes {
+  // The bytes of a head and the fields in them: views that follow the bytes when
+  // these move to a larger place.
+  struct FieldStore {
     std::unique_ptr<char[]> data;
     size_t used = 0, room = 0;
+    std::vector<Header> headers;
 
-    void append(std::string_view part) {
+    void Append(std::string_view part) {
       if (room - used < part.size()) Grow(part.size());
       std::memcpy(data.get() + used, part.data(), part.size());
       used += part.size();
     }
-    size_t size() const { return used; }
-    std::string_view view() const { return {data.get(), used}; }
+    std::string_view bytes() const { return {data.get(), used}; }
+    void BeginField();
+    void EndName();
+    void EndLine();
     void Grow(size_t more);
-  };
-  struct FieldStore {
-    Bytes bytes;
-    std::vector<FieldSpan> spans;
-    std::vector<Header> headers;
-
-    void BuildHeaders();
     void Clear();
   };
   // What is left to write of the message under way.
@@ -94,7 +89,7 @@ class H1Codec final : public Codec {
   int OnFieldName(std::string_view part);
   int OnFieldNameEnd();
   int OnFieldValue(std::string_view part);
-  int OnFieldValueEnd();
+  int CheckTrailers();
   int OnHeadEnd();
   int OnRequestHead();
   int OnResponseHead();

@@ -33,54 +33,75 @@ bool Writable(std::string_view text) {
   return true;
 }
 
-void CopyNumber(Gather& out, uint64_t value, int base) {
-  char digits[20];
-  const auto result = std::to_chars(digits, digits + sizeof(digits), value, base);
-  out.Copy({digits, static_cast<size_t>(result.ptr - digits)});
-}
+class Digits {
+ public:
+  explicit Digits(uint64_t value, int base = 10)
+      : size_(static_cast<size_t>(std::to_chars(text_, text_ + sizeof(text_), value, base).ptr - text_)) {}
+  operator std::string_view() const { return {text_, size_}; }
+
+ private:
+  char text_[20];
+  size_t size_;
+};
+
+constexpr uint64_t Bit(KnownHeader id) { return uint64_t{1} << static_cast<unsigned>(id); }
 
 // Written by the codec itself, whoever else brings them; Expect never is, since
 // whoever reads the request answers it.
-bool OwnedByCodec(KnownHeader id) {
-  switch (id) {
-    case KnownHeader::kConnection:
-    case KnownHeader::kContentLength:
-    case KnownHeader::kExpect:
-    case KnownHeader::kHost:
-    case KnownHeader::kKeepAlive:
-    case KnownHeader::kProxyConnection:
-    case KnownHeader::kTransferEncoding:
-      return true;
-    default:
-      return false;
-  }
+constexpr uint64_t kOwnedByCodec =
+    Bit(KnownHeader::kConnection) | Bit(KnownHeader::kContentLength) | Bit(KnownHeader::kExpect) |
+    Bit(KnownHeader::kHost) | Bit(KnownHeader::kKeepAlive) | Bit(KnownHeader::kProxyConnection) |
+    Bit(KnownHeader::kTransferEncoding);
+
+// Several small pieces at the price of one.
+template <typename... Pieces>
+void CopyAll(Gather& out, const Pieces&... pieces) {
+  char* at = out.Extend((std::string_view(pieces).size() + ...));
+  if (at == nullptr) return (out.Copy(pieces), ...);
+  const auto put = [&at](std::string_view piece) {
+    std::memcpy(at, piece.data(), piece.size());
+    at += piece.size();
+  };
+  (put(pieces), ...);
 }
 
-void CopyField(Gather& out, std::string_view name, std::string_view value) {
-  char* at = out.Extend(name.size() + value.size() + 4);
-  if (at == nullptr) {
-    for (const std::string_view piece : {name, std::string_view(": "), value, std::string_view("\r\n")}) {
-      out.Copy(piece);
-    }
-    return;
-  }
-  std::memcpy(at, name.data(), name.size());
-  at += name.size();
-  std::memcpy(at, ": ", 2);
-  std::memcpy(at + 2, value.data(), value.size());
-  std::memcpy(at + 2 + value.size(), "\r\n", 2);
+// The end of the line that the field stands in, or nullptr where it stands in none
+// or was changed since.
+const char* EndOfLine(const Header& header) {
+  const char* const end = header.value.data() + header.value.size();
+  const bool whole = header.line && header.value.data() == header.name.data() + header.name.size() + 2 &&
+                     std::memcmp(end, "\r\n", 2) == 0;
+  return whole ? end + 2 : nullptr;
 }
 
 }  // namespace
 
+// Fields that stand behind one another in a codec's storage are passed on as one
+// piece: whoever parsed them let no byte through that could end a line early.
 void H1Codec::WriteHeaders(Gather& out, std::span<const Header> headers) {
+  const char* begin = nullptr;
+  const char* end = nullptr;
+  const auto flush = [&] {
+    if (begin != end) out.Copy({begin, static_cast<size_t>(end - begin)});
+    begin = end = nullptr;
+  };
   for (const Header& header : headers) {
-    if (header.dropped || OwnedByCodec(header.id)) continue;
+    if (header.dropped || (kOwnedByCodec & Bit(header.id)) != 0) continue;
+    if (const char* const line_end = EndOfLine(header); line_end != nullptr) {
+      if (header.name.data() != end) {
+        flush();
+        begin = header.name.data();
+      }
+      end = line_end;
+      continue;
+    }
+    flush();
     const bool name_known = header.id != KnownHeader::kOther;  // And so made of harmless bytes.
     if ((name_known || Writable(header.name)) && Writable(header.value)) {
-      CopyField(out, header.name, header.value);
+      CopyAll(out, header.name, ": ", header.value, "\r\n");
     }
   }
+  flush();
 }
 
 void H1Codec::Open(Framing framing, uint64_t length) {
@@ -102,12 +123,7 @@ MessageId H1Codec::WriteRequest(Gather& out, const RequestHead& head,
   const std::string_view authority =
       host != nullptr && !host->dropped ? host->value : head.authority;
 
-  out.Copy(head.method);
-  out.Copy(" ");
-  out.Copy(head.target);
-  out.Copy(" HTTP/1.1\r\nhost: ");
-  out.Copy(authority);
-  out.Copy("\r\n");
+  CopyAll(out, head.method, " ", head.target, " HTTP/1.1\r\nhost: ", authority, "\r\n");
   WriteHeaders(out, head.headers);
   WriteHeaders(out, extra);
   const Framing framing =
@@ -117,9 +133,7 @@ MessageId H1Codec::WriteRequest(Gather& out, const RequestHead& head,
     out.Copy("transfer-encoding: chunked\r\n");
   } else if (framing == Framing::kLength || head.method == "POST" || head.method == "PUT" ||
              head.method == "PATCH") {
-    out.Copy("content-length: ");
-    CopyNumber(out, outgoing_.left, 10);
-    out.Copy("\r\n");
+    CopyAll(out, "content-length: ", Digits(outgoing_.left), "\r\n");
   }
   if (closing_) out.Copy("connection: close\r\n");
   out.Copy("\r\n");
@@ -139,12 +153,9 @@ void H1Codec::WriteResponse(Gather& out, MessageId id, const ResponseHead& head,
   }
   if (state_ == State::kFailed) keep_alive_ = false;
 
-  out.Copy("HTTP/1.1 ");
-  CopyNumber(out, head.status, 10);
-  out.Copy(" ");
-  const std::string_view reason = head.reason.empty() ? ReasonPhrase(head.status) : head.reason;
-  if (Writable(reason)) out.Copy(reason);
-  out.Copy("\r\n");
+  std::string_view reason = head.reason.empty() ? ReasonPhrase(head.status) : head.reason;
+  if (!Writable(reason)) reason = {};
+  CopyAll(out, "HTTP/1.1 ", Digits(head.status), " ", reason, "\r\n");
   WriteHeaders(out, head.headers);
   WriteHeaders(out, extra);
   if (bodiless) {
@@ -152,9 +163,8 @@ void H1Codec::WriteResponse(Gather& out, MessageId id, const ResponseHead& head,
   } else if (framing == Framing::kChunked) {
     out.Copy("transfer-encoding: chunked\r\n");
   } else if (framing == Framing::kLength || (framing == Framing::kNone && !to_head_)) {
-    out.Copy("content-length: ");
-    CopyNumber(out, framing == Framing::kLength ? head.content_length : 0, 10);
-    out.Copy("\r\n");
+    const uint64_t length = framing == Framing::kLength ? head.content_length : 0;
+    CopyAll(out, "content-length: ", Digits(length), "\r\n");
   }
   Open(to_head_ ? Framing::kNone : framing, head.content_length);
   if (!keep_alive_ || closing_ || peer_ended_) {
@@ -181,8 +191,7 @@ void H1Codec::WriteBody(Gather& out, MessageId id, std::string_view data) {
     case Framing::kUntilClose:
       return out.Reference(data);
     case Framing::kChunked:
-      CopyNumber(out, data.size(), 16);
-      out.Copy("\r\n");
+      CopyAll(out, Digits(data.size(), 16), "\r\n");
       out.Reference(data);
       return out.Copy("\r\n");
     case Framing::kLength:

@@ -1,73 +1,95 @@
 #include "proxy/http/known_headers.h"
 
 #include <cstring>
+#include <span>
 
 #include "proxy/http/message.h"
 
 namespace penstock {
 namespace {
 
-struct Entry {
-  std::string_view name;
-  KnownHeader id;
+// The first and the last eight bytes of a name (four of a shorter one), side by
+// side: they overlap, and up to 16 bytes they are all of it.
+struct Ends {
+  uint64_t first = 0, last = 0;
 };
 
-// By length, so that a look-up compares one or two names at most.
-constexpr Entry kLength2[] = {{"te", KnownHeader::kTe}};
-constexpr Entry kLength3[] = {{"age", KnownHeader::kAge}, {"via", KnownHeader::kVia}};
-constexpr Entry kLength4[] = {{"host", KnownHeader::kHost}, {"date", KnownHeader::kDate}};
-constexpr Entry kLength6[] = {{"accept", KnownHeader::kAccept}, {"expect", KnownHeader::kExpect},
-                              {"server", KnownHeader::kServer}};
-constexpr Entry kLength7[] = {{"trailer", KnownHeader::kTrailer},
-                              {"upgrade", KnownHeader::kUpgrade}};
-constexpr Entry kLength10[] = {{"connection", KnownHeader::kConnection},
-                               {"user-agent", KnownHeader::kUserAgent},
-                               {"keep-alive", KnownHeader::kKeepAlive}};
-constexpr Entry kLength11[] = {{"retry-after", KnownHeader::kRetryAfter}};
-constexpr Entry kLength12[] = {{"content-type", KnownHeader::kContentType},
-                               {"cache-status", KnownHeader::kCacheStatus},
-                               {"x-request-id", KnownHeader::kXRequestId},
-                               {"proxy-status", KnownHeader::kProxyStatus}};
-constexpr Entry kLength13[] = {{"authorization", KnownHeader::kAuthorization},
-                               {"cache-control", KnownHeader::kCacheControl}};
-constexpr Entry kLength14[] = {{"content-length", KnownHeader::kContentLength},
-                               {"x-should-retry", KnownHeader::kXShouldRetry}};
-constexpr Entry kLength15[] = {{"accept-encoding", KnownHeader::kAcceptEncoding}};
-constexpr Entry kLength16[] = {{"content-encoding", KnownHeader::kContentEncoding},
-                               {"proxy-connection", KnownHeader::kProxyConnection}};
-constexpr Entry kLength17[] = {{"transfer-encoding", KnownHeader::kTransferEncoding}};
-constexpr Entry kLength18[] = {{"x-penstock-backend", KnownHeader::kXPenstockBackend}};
-constexpr Entry kLength19[] = {{"x-penstock-decision", KnownHeader::kXPenstockDecision}};
-constexpr Entry kLength21[] = {{"endpoint-load-metrics", KnownHeader::kEndpointLoadMetrics}};
-constexpr Entry kLength28[] = {
-    {"endpoint-load-metrics-format", KnownHeader::kEndpointLoadMetricsFormat}};
-
-// `known` is in lower case and has letters, digits and '-' only; for those, and
-// characters that a field name may have, setting the case bit compares exactly.
-// Eight bytes a step; the last step overlaps the one before it.
-bool Equals(std::string_view known, std::string_view name) {
-  constexpr uint64_t kCase = 0x2020202020202020;
-  const size_t size = known.size();
-  if (size < 8) {
-    for (size_t i = 0; i < size; ++i) {
-      if (known[i] != (name[i] | 0x20)) return false;
-    }
-    return true;
-  }
-  const auto word = [](const char* at) {
-    uint64_t out;
-    std::memcpy(&out, at, sizeof out);
-    return out;
-  };
-  for (size_t i = 0; i + 8 < size; i += 8) {
-    if (word(known.data() + i) != (word(name.data() + i) | kCase)) return false;
-  }
-  return word(known.data() + size - 8) == (word(name.data() + size - 8) | kCase);
+template <typename Word>
+Ends EndsOf(const char* name, size_t size) {
+  Word first, last;
+  std::memcpy(&first, name, sizeof first);
+  std::memcpy(&last, name + size - sizeof last, sizeof last);
+  // Known names have letters, digits and '-' only; for those, and characters that a
+  // field name may have, setting the case bit compares exactly.
+  constexpr auto kCase = static_cast<Word>(0x2020202020202020);
+  return {first | kCase, last | kCase};
 }
 
-KnownHeader FindIn(std::span<const Entry> entries, std::string_view name) {
-  for (const Entry& entry : entries) {
-    if (Equals(entry.name, name)) return entry.id;
+struct Known {
+  constexpr Known(std::string_view its_name, KnownHeader its_id) : name(its_name), id(its_id) {
+    const size_t width = name.size() < 8 ? 4 : 8;
+    if (name.size() < 4) return;
+    for (size_t i = 0; i < width; ++i) {
+      ends.first |= uint64_t{static_cast<unsigned char>(name[i])} << (8 * i);
+      ends.last |= uint64_t{static_cast<unsigned char>(name[name.size() - width + i])} << (8 * i);
+    }
+  }
+  std::string_view name;
+  KnownHeader id;
+  Ends ends;
+};
+
+// By length, so that a look-up compares a few names at most.
+constexpr Known kLength2[] = {{"te", KnownHeader::kTe}};
+constexpr Known kLength3[] = {{"age", KnownHeader::kAge}, {"via", KnownHeader::kVia}};
+constexpr Known kLength4[] = {{"host", KnownHeader::kHost}, {"date", KnownHeader::kDate}};
+constexpr Known kLength6[] = {
+    {"accept", KnownHeader::kAccept},
+    {"expect", KnownHeader::kExpect},
+    {"server", KnownHeader::kServer}};
+constexpr Known kLength7[] = {
+    {"trailer", KnownHeader::kTrailer},
+    {"upgrade", KnownHeader::kUpgrade}};
+constexpr Known kLength10[] = {
+    {"connection", KnownHeader::kConnection},
+    {"user-agent", KnownHeader::kUserAgent},
+    {"keep-alive", KnownHeader::kKeepAlive}};
+constexpr Known kLength11[] = {{"retry-after", KnownHeader::kRetryAfter}};
+constexpr Known kLength12[] = {
+    {"content-type", KnownHeader::kContentType},
+    {"cache-status", KnownHeader::kCacheStatus},
+    {"x-request-id", KnownHeader::kXRequestId},
+    {"proxy-status", KnownHeader::kProxyStatus}};
+constexpr Known kLength13[] = {
+    {"authorization", KnownHeader::kAuthorization},
+    {"cache-control", KnownHeader::kCacheControl}};
+constexpr Known kLength14[] = {
+    {"content-length", KnownHeader::kContentLength},
+    {"x-should-retry", KnownHeader::kXShouldRetry}};
+constexpr Known kLength15[] = {{"accept-encoding", KnownHeader::kAcceptEncoding}};
+constexpr Known kLength16[] = {
+    {"content-encoding", KnownHeader::kContentEncoding},
+    {"proxy-connection", KnownHeader::kProxyConnection}};
+constexpr Known kLength17[] = {{"transfer-encoding", KnownHeader::kTransferEncoding}};
+constexpr Known kLength18[] = {{"x-penstock-backend", KnownHeader::kXPenstockBackend}};
+constexpr Known kLength19[] = {{"x-penstock-decision", KnownHeader::kXPenstockDecision}};
+constexpr Known kLength21[] = {{"endpoint-load-metrics", KnownHeader::kEndpointLoadMetrics}};
+constexpr Known kLength28[] = {
+    {"endpoint-load-metrics-format", KnownHeader::kEndpointLoadMetricsFormat}};
+
+KnownHeader Among(std::span<const Known> known, std::string_view name) {
+  const size_t size = name.size();
+  const Ends ends = size < 8 ? EndsOf<uint32_t>(name.data(), size) : EndsOf<uint64_t>(name.data(), size);
+  for (const Known& one : known) {
+    if (one.ends.first != ends.first || one.ends.last != ends.last) continue;
+    if (size <= 16 || EqualsIgnoringCase(one.name, name)) return one.id;
+  }
+  return KnownHeader::kOther;
+}
+
+KnownHeader AmongShort(std::span<const Known> known, std::string_view name) {
+  for (const Known& one : known) {
+    if (EqualsIgnoringCase(one.name, name)) return one.id;
   }
   return KnownHeader::kOther;
 }
@@ -76,23 +98,23 @@ KnownHeader FindIn(std::span<const Entry> entries, std::string_view name) {
 
 KnownHeader LookUpHeader(std::string_view name) {
   switch (name.size()) {
-    case 2: return FindIn(kLength2, name);
-    case 3: return FindIn(kLength3, name);
-    case 4: return FindIn(kLength4, name);
-    case 6: return FindIn(kLength6, name);
-    case 7: return FindIn(kLength7, name);
-    case 10: return FindIn(kLength10, name);
-    case 11: return FindIn(kLength11, name);
-    case 12: return FindIn(kLength12, name);
-    case 13: return FindIn(kLength13, name);
-    case 14: return FindIn(kLength14, name);
-    case 15: return FindIn(kLength15, name);
-    case 16: return FindIn(kLength16, name);
-    case 17: return FindIn(kLength17, name);
-    case 18: return FindIn(kLength18, name);
-    case 19: return FindIn(kLength19, name);
-    case 21: return FindIn(kLength21, name);
-    case 28: return FindIn(kLength28, name);
+    case 2: return AmongShort(kLength2, name);
+    case 3: return AmongShort(kLength3, name);
+    case 4: return Among(kLength4, name);
+    case 6: return Among(kLength6, name);
+    case 7: return Among(kLength7, name);
+    case 10: return Among(kLength10, name);
+    case 11: return Among(kLength11, name);
+    case 12: return Among(kLength12, name);
+    case 13: return Among(kLength13, name);
+    case 14: return Among(kLength14, name);
+    case 15: return Among(kLength15, name);
+    case 16: return Among(kLength16, name);
+    case 17: return Among(kLength17, name);
+    case 18: return Among(kLength18, name);
+    case 19: return Among(kLength19, name);
+    case 21: return Among(kLength21, name);
+    case 28: return Among(kLength28, name);
     default: return KnownHeader::kOther;
   }
 }

@@ -15,6 +15,7 @@ struct Header {
   std::string_view value;                    // Without surrounding white space.
   KnownHeader id = KnownHeader::kOther;
   bool dropped = false;                      // Set by whoever forwards: not written.
+  bool line = false;                         // `name: value CR LF` stands so in the codec's storage.
 };
 
 // How a message's body ends.

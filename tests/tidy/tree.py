@@ -144,7 +144,7 @@ class Tree:
         self.sources = {}
         for folder, folders, names in os.walk(root):
             folders[:] = sorted(name for name in folders if not _SKIPPED_FOLDERS.match(name))
-            for name in sorted(names):
+            for name in sorted(set(names) - {".git"}):  # A file, where this is one of several working trees.
                 path = os.path.relpath(os.path.join(folder, name), root)
                 try:
                     with open(os.path.join(root, path), encoding="utf-8") as file:
