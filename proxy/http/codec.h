@@ -110,7 +110,8 @@ class Codec {
   // Client role: begins a request and returns its id. `extra` follows
   // head.headers; dropped fields are left out; the codec writes the framing
   // fields from head.framing. Host comes from head.headers or head.authority;
-  // Expect is not passed on. REQUIRES: HTTP/1: idle(); HTTP/2: room() > 0.
+  // Expect is not passed on. REQUIRES: HTTP/1: idle(). HTTP/2: where
+  // room() is 0 by now, it waits, or is told OnMessageReset(kRefusedStream).
   virtual MessageId WriteRequest(Gather& out, const RequestHead& head,
                                  std::span<const Header> extra) = 0;
   // Server role: begins the answer to `id`. head.keep_alive is not looked at (it

@@ -15,6 +15,8 @@ constexpr size_t kSpareWhenIdle = 1;     // Messages kept for later ones...
 constexpr size_t kSpareWhenBusy = 16;    // ... while others are open.
 constexpr size_t kEventsKept = 32;
 
+constexpr uint32_t kLastStream = 0x7fff'0000;   // Nobody is given a slot with no id left for it.
+
 // What nghttp2 found wrong with the connection, by the code of its GOAWAY.
 std::pair<std::string_view, std::string_view> WordsOf(uint32_t error_code) {
   switch (error_code) {
@@ -215,19 +217,22 @@ void H2Codec::FailAsSent(uint32_t error_code) {
 
 bool H2Codec::reusable() const {
   if (failed_ || goaway_ || closing_ || peer_ended_) return false;
-  return server() || nghttp2_session_check_request_allowed(session_) != 0;
+  return server() || (nghttp2_session_check_request_allowed(session_) != 0 &&
+                      nghttp2_session_get_next_stream_id(session_) < kLastStream);
 }
 
 void H2Codec::Reap() {
   if (telling_ || feeding_) return;
-  const auto closed = std::stable_partition(messages_.begin(), messages_.end(),
-                                            [](const auto& message) { return !message->closed; });
-  for (auto at = closed; at != messages_.end(); ++at) {
-    if (spare_.size() >= kSpareWhenBusy) break;
-    (*at)->Reset(0);
-    spare_.push_back(std::move(*at));
+  size_t kept = 0;
+  for (std::unique_ptr<H2Message>& message : messages_) {
+    if (!message->closed) {
+      std::swap(messages_[kept++], message);
+    } else if (spare_.size() < kSpareWhenBusy) {
+      message->Reset(0);
+      spare_.push_back(std::move(message));
+    }
   }
-  messages_.erase(closed, messages_.end());
+  messages_.resize(kept);
   if (open_ > 0) return;
   if (spare_.size() > kSpareWhenIdle) {
     spare_.resize(kSpareWhenIdle);

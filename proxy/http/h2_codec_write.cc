@@ -179,7 +179,7 @@ void H2Codec::BeginBody(H2Message& message, Framing framing, uint64_t length) {
 
 MessageId H2Codec::WriteRequest(Gather& out, const RequestHead& head,
                                 std::span<const Header> extra) {
-  CHECK(!server() && room() > 0);
+  CHECK(!server());
   const Header* const host = penstock::Find(head.headers, KnownHeader::kHost);
   const std::string_view authority =
       host != nullptr && !host->dropped ? host->value : head.authority;
@@ -195,6 +195,7 @@ MessageId H2Codec::WriteRequest(Gather& out, const RequestHead& head,
   const bool bodiless = head.framing == Framing::kNone ||
                         (head.framing == Framing::kLength && head.content_length == 0);
   const nghttp2_data_provider body = H2Source::Provider();
+  const bool too_late = !reusable();
   const auto id = static_cast<MessageId>(nghttp2_session_get_next_stream_id(session_));
   H2Message& message = Open(id);
   message.told = true;
@@ -203,6 +204,12 @@ MessageId H2Codec::WriteRequest(Gather& out, const RequestHead& head,
   const int32_t given = nghttp2_submit_request(session_, nullptr, block.data(), block.size(),
                                                bodiless ? nullptr : &body, &message);
   CHECK(given == static_cast<int32_t>(id));
+  if (too_late && !failed_) {
+    message.over = true;
+    message.error_code = kRefusedStream;
+    Note(Event::Kind::kReset, &message);
+    SubmitReset(message, kRefusedStream);   // Takes it back: it is not sent.
+  }
   flood_.OnStreamOpened();
   Flush(out);
   return id;
@@ -217,6 +224,7 @@ void H2Codec::WriteResponse(Gather& out, MessageId id, const ResponseHead& head,
   block.AddStatus(head.status);
   block.Add(head.headers);
   block.Add(extra);
+  if (head.status == 101) return WriteReset(out, id, kInternalError);   // No such thing here.
   if (head.status < 200) {
     nghttp2_submit_headers(session_, NGHTTP2_FLAG_NONE, static_cast<int32_t>(id), nullptr,
                            block.data(), block.size(), nullptr);
@@ -233,6 +241,7 @@ void H2Codec::WriteResponse(Gather& out, MessageId id, const ResponseHead& head,
 }
 
 void H2Codec::WriteContinue(Gather& out, MessageId id) {
+  CHECK(server());
   H2Message* const message = FindOpen(id);
   if (message == nullptr || message->writing != Writing::kNothing) return;
   Block block;

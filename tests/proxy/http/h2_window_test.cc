@@ -189,5 +189,25 @@ TEST(H2Settings, ABackendsLimitOfStreamsIsTheRoom) {
   EXPECT_EQ(client.codec().room(), 0u);
 }
 
+TEST(H2Settings, ARequestThatFindsNoRoomWaitsOrIsRefused) {
+  H2Peer client(CodecRole::kClient);
+  client.Feed(h2::Settings({{kMaxStreams, 1}}));
+  const RequestHead get = {.method = "GET", .target = "/", .authority = "h"};
+  client.codec().WriteRequest(client.out(), get, {});
+  client.Pump();
+  client.codec().WriteRequest(client.out(), get, {});
+  EXPECT_EQ(FramesOf(client.Pump()), Frames());
+  EXPECT_EQ(FramesOf(client.Feed(h2::Headers(1, {{":status", "204"}}))), Frames{"HEADERS 3 end"});
+  client.Feed(h2::GoAway(3, 0));
+  const MessageId late = client.codec().WriteRequest(client.out(), get, {});
+  EXPECT_EQ(FramesOf(client.Pump()), Frames());
+  EXPECT_EQ(client.of(late).error_code, kRefusedStream);
+  EXPECT_EQ(client.of(late).resets, 1);
+  EXPECT_FALSE(client.codec().idle());   // The one before it goes on.
+  client.Feed(h2::Headers(3, {{":status", "204"}}));
+  EXPECT_TRUE(client.codec().idle());
+  EXPECT_EQ(client.wrong(), 0);
+}
+
 }  // namespace
 }  // namespace penstock
