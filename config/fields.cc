@@ -235,7 +235,7 @@ constexpr Section kLoadBalancing = {
 
 constexpr Field kHealthCheckFields[] = {
     Flag<&HealthCheck::enabled>("enabled", "Ask each backend whether it is well."),
-    Path<&HealthCheck::path>("path", "What is asked; 2xx means well."),
+    Path<&HealthCheck::path>("path", "What is asked; 2xx means well. /grpc.health.v1.Health/Check is asked by gRPC."),
     Time<&HealthCheck::interval>("interval", "Between two checks of a backend.", 0.01),
     Time<&HealthCheck::timeout>("timeout", "No answer within this is a failed check."),
     Count<&HealthCheck::unhealthy_threshold>("unhealthy_threshold",

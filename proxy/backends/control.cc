@@ -23,7 +23,8 @@ bool SameWatch(const config::Pool& a, const config::Pool& b) {
   return x.enabled == y.enabled && x.path == y.path && x.interval == y.interval &&
          x.timeout == y.timeout && x.unhealthy_threshold == y.unhealthy_threshold &&
          x.healthy_threshold == y.healthy_threshold && p.push == q.push && p.path == q.path &&
-         p.stale == q.stale && p.poll == q.poll;
+         p.stale == q.stale && p.poll == q.poll &&
+         a.connections.protocol == b.connections.protocol;
 }
 
 // Everything that is watched about one backend.
@@ -32,8 +33,9 @@ class BackendWatch {
   BackendWatch(const WatchSeams& seams, std::shared_ptr<Backend> backend,
                const config::Pool& settings)
       : backend_(std::move(backend)), settings_(settings), seams_(seams),
-        health_(seams, *backend_, settings_.health_check),
-        load_(seams, *backend_, settings_.load_reports, [this] { health_.CheckNow(); }),
+        health_(seams, *backend_, settings_.health_check, settings_.connections.protocol),
+        load_(seams, *backend_, settings_.load_reports, [this] { health_.CheckNow(); },
+              settings_.connections.protocol),
         resolver_(seams, *backend_, [this] { OnAddress(); }) {
     if (!settings_.health_check.enabled) backend_->state.SetHealth(Health::kUnknown, seams_.now());
     resolver_.Start();

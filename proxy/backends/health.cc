@@ -8,6 +8,33 @@
 #include "proxy/base/status.h"
 
 namespace penstock {
+namespace {
+
+// gRPC's own health service: a check of this path is a call of it.
+constexpr std::string_view kGrpcCheck = "/grpc.health.v1.Health/Check";
+
+// HealthCheckRequest{service: ""} in a frame of its own: a length of zero.
+void MakeGrpcCheck(FetchOptions& options) {
+  options.method = "POST";
+  options.headers = {{"content-type", "application/grpc"}, {"te", "trailers"}};
+  options.body.assign(5, '\0');
+}
+
+std::string_view FieldOf(const HeaderList& fields, std::string_view name) {
+  const auto found = std::ranges::find_if(fields, [&](const auto& field) { return field.first == name; });
+  return found == fields.end() ? std::string_view() : std::string_view(found->second);
+}
+
+// Empty: HealthCheckResponse{status: SERVING}, and that the call went well.
+std::string GrpcComplaint(const FetchResult& result) {
+  std::string_view status = FieldOf(result.trailers, "grpc-status");
+  if (status.empty()) status = FieldOf(result.headers, "grpc-status");
+  if (status != "0") return fmt::format("{} answered grpc-status {}", kGrpcCheck, status);
+  constexpr std::string_view kServing("\0\0\0\0\2\x08\1", 7);
+  return result.body == kServing ? "" : fmt::format("{} did not answer SERVING", kGrpcCheck);
+}
+
+}  // namespace
 
 std::string_view Name(CheckResult result) {
   switch (result) {
@@ -51,8 +78,12 @@ Health HealthCount::After(Health health, CheckResult result) {
 }
 
 HealthChecker::HealthChecker(const WatchSeams& seams, Backend& backend,
-                             const config::HealthCheck& settings)
-    : seams_(seams), backend_(backend), settings_(settings), count_(settings) {}
+                             const config::HealthCheck& settings, config::Protocol protocol)
+    : seams_(seams),
+      backend_(backend),
+      settings_(settings),
+      protocol_(protocol),
+      count_(settings) {}
 
 void HealthChecker::Restart() {
   if (!settings_.enabled) return;
@@ -75,10 +106,13 @@ void HealthChecker::Begin() {
   FetchOptions options;
   options.target = settings_.path;
   options.authority = backend_.authority;
+  options.http2 = protocol_ == config::Protocol::kHttp2;
   options.timeout = options.connect_timeout = ToMicros(settings_.timeout);
   options.body_bytes = 64 * 1024;
+  const bool grpc = settings_.path == kGrpcCheck;
+  if (grpc) MakeGrpcCheck(options);
   fetch_ = Fetch::Start(seams_.dialer, seams_.deadlines, backend_.address(), std::move(options),
-                        [this](absl::StatusOr<FetchResult> result) {
+                        [this, grpc](absl::StatusOr<FetchResult> result) {
     if (absl::IsResourceExhausted(result.status())) {
       Schedule();  // We could not ask: that says nothing about the backend.
       fetch_.reset();
@@ -86,6 +120,8 @@ void HealthChecker::Begin() {
       Finish(ResultOf(result.status()), S(result.status().message()));
     } else if (result->status < 200 || result->status > 299) {
       Finish(CheckResult::kFailed, fmt::format("GET {} answered {}", settings_.path, result->status));
+    } else if (const std::string complaint = grpc ? GrpcComplaint(*result) : ""; !complaint.empty()) {
+      Finish(CheckResult::kFailed, complaint);
     } else {
       Finish(CheckResult::kPassed, "");
     }

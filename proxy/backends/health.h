@@ -1,5 +1,5 @@
-// Active health checks of one backend: a GET at every interval, and what its
-// results mean.
+// Active health checks of one backend: a GET at every interval (or a call of gRPC's
+// health service, if the path is its), and what its results mean.
 //
 //   unknown    decided by the first check
 //   healthy    `unhealthy_threshold` failures in a row make it unhealthy
@@ -62,7 +62,8 @@ class HealthChecker {
  public:
   static constexpr MonoTime kSoonest = 100 * kMillisecond;  // Between two checks.
 
-  HealthChecker(const WatchSeams& seams, Backend& backend, const config::HealthCheck& settings);
+  HealthChecker(const WatchSeams& seams, Backend& backend, const config::HealthCheck& settings,
+                config::Protocol protocol = config::Protocol::kAuto);
 
   // The address is known, or is another one: what was found so far is void.
   void Restart();
@@ -77,6 +78,7 @@ class HealthChecker {
   const WatchSeams seams_;
   Backend& backend_;
   const config::HealthCheck settings_;
+  const config::Protocol protocol_;
   HealthCount count_;
   MonoTime begun_ = 0;
   TimerQueue::Timer timer_;

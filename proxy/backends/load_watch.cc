@@ -21,9 +21,10 @@ void LineSplitter::Clear() {
 }
 
 LoadWatch::LoadWatch(const WatchSeams& seams, Backend& backend,
-                     const config::LoadReports& settings, absl::AnyInvocable<void()> check)
-    : seams_(seams), backend_(backend), settings_(settings), stale_(ToMicros(settings.stale)),
-      check_(std::move(check)) {}
+                     const config::LoadReports& settings, absl::AnyInvocable<void()> check,
+                     config::Protocol protocol)
+    : seams_(seams), backend_(backend), settings_(settings), protocol_(protocol),
+      stale_(ToMicros(settings.stale)), check_(std::move(check)) {}
 
 void LoadWatch::Restart() {
   speaking_ = no_push_ = unsupported_ = false;
@@ -45,6 +46,7 @@ FetchOptions LoadWatch::Options(std::string target) const {
   FetchOptions options;
   options.target = std::move(target);
   options.authority = backend_.authority;
+  options.http2 = protocol_ == config::Protocol::kHttp2;
   options.headers = {{"accept", "application/x-ndjson, application/json"}};
   options.body_bytes = kLoadLineMax;
   return options;

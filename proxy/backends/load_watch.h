@@ -52,7 +52,8 @@ class LoadWatch {
   static constexpr MonoTime kProven = kSecond;  // A stream that lasted this long works.
 
   LoadWatch(const WatchSeams& seams, Backend& backend, const config::LoadReports& settings,
-            absl::AnyInvocable<void()> check);
+            absl::AnyInvocable<void()> check,
+            config::Protocol protocol = config::Protocol::kAuto);
 
   // The address is known, or is another one.
   void Restart();
@@ -78,6 +79,7 @@ class LoadWatch {
   const WatchSeams seams_;
   Backend& backend_;
   const config::LoadReports settings_;
+  const config::Protocol protocol_;
   const MonoTime stale_;
   absl::AnyInvocable<void()> check_;
   LineSplitter lines_;

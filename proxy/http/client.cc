@@ -23,7 +23,6 @@ class OneFetch final : public Fetch, public StreamReceiver, public CodecReceiver
         callback_(std::move(callback)),
         name_(fmt::format("{} http://{}{} at {}", options_.method, options_.authority,
                           options_.target, address.text)),
-        codec_(MakeH1Codec(CodecRole::kClient, *this, CodecLimits{})),
         deadline_(deadlines, [](void* self) { static_cast<OneFetch*>(self)->OnDeadline(); }, this) {
     deadline_.Set(deadlines_.now() + options_.timeout);
     dial_ = dialer.Dial(address, options_.connect_timeout,
@@ -32,7 +31,11 @@ class OneFetch final : public Fetch, public StreamReceiver, public CodecReceiver
   ~OneFetch() override { *alive_ = false; }
 
   void OnData(std::string_view data) override {
+    codec_->SetNow(deadlines_.now());
     codec_->Feed(data);
+    Gather out;
+    codec_->Pump(out);
+    if (!out.empty()) stream_->Write(out.pieces());
     if (head_done_ && options_.on_data) deadline_.Set(IdleDeadline());
     Tell();
   }
@@ -50,11 +53,7 @@ class OneFetch final : public Fetch, public StreamReceiver, public CodecReceiver
   void OnResponse(MessageId, ResponseHead& head) override {
     head_done_ = true;
     result_.status = head.status;
-    for (const Header& header : head.headers) {
-      std::string name(header.name);
-      std::transform(name.begin(), name.end(), name.begin(), ToLower);
-      result_.headers.emplace_back(std::move(name), header.value);
-    }
+    Append(head.headers, result_.headers);
   }
   void OnBody(MessageId, std::string_view data) override {
     const bool streams = static_cast<bool>(options_.on_data);
@@ -64,12 +63,26 @@ class OneFetch final : public Fetch, public StreamReceiver, public CodecReceiver
     }
     if (failure_.ok()) body_ += data;
   }
-  void OnMessageEnd(MessageId, std::span<Header>) override { done_ = true; }
+  void OnMessageEnd(MessageId, std::span<Header> trailers) override {
+    Append(trailers, result_.trailers);
+    done_ = true;
+  }
+  void OnMessageReset(MessageId, uint32_t) override {
+    if (!done_ && failure_.ok()) failure_ = Broken("the stream was reset");
+  }
   void OnProtocolError(const ProtocolError& error) override {
     if (!done_ && failure_.ok()) failure_ = Broken(error.message);
   }
 
  private:
+  static void Append(std::span<const Header> from, HeaderList& to) {
+    for (const Header& header : from) {
+      std::string name(header.name);
+      std::transform(name.begin(), name.end(), name.begin(), ToLower);
+      to.emplace_back(std::move(name), header.value);
+    }
+  }
+
   absl::Status Broken(std::string_view why) const {
     return absl::UnavailableError(A(fmt::format("{}: {}", name_, why)));
   }
@@ -83,9 +96,12 @@ class OneFetch final : public Fetch, public StreamReceiver, public CodecReceiver
     if (!stream.ok()) return Finish(stream.status());
     stream_ = *std::move(stream);
     stream_->SetReceiver(this);
+    const bool http2 = options_.http2 || stream_->alpn() == "h2";
+    codec_ = (http2 ? MakeH2Codec : MakeH1Codec)(CodecRole::kClient, *this, CodecLimits{});
     RequestHead head;
     head.method = options_.method;
     head.target = options_.target;
+    head.scheme = stream_->tls() == nullptr ? "http" : "https";
     head.authority = options_.authority;
     if (!options_.body.empty()) {
       head.framing = Framing::kLength;
@@ -96,7 +112,8 @@ class OneFetch final : public Fetch, public StreamReceiver, public CodecReceiver
       fields.push_back({name, value, LookUpHeader(name)});
     }
     Gather out;
-    codec_->StartClosing(out);
+    if (!http2) codec_->StartClosing(out);
+    codec_->Pump(out);
     const MessageId id = codec_->WriteRequest(out, head, fields);
     codec_->WriteBody(out, id, options_.body);
     stream_->Write(out.pieces());

@@ -1,5 +1,5 @@
-// A plain HTTP/1.1 client over a Dialer, for what is not the data path: health
-// checks, load streams, tests. One connection a fetch, closed after it.
+// A plain client over a Dialer, for what is not the data path: health checks, load
+// streams, tests. One connection a fetch, closed after it.
 //
 // Threads: the loop's thread.
 #pragma once
@@ -22,6 +22,7 @@ struct FetchOptions {
   std::string authority;                 // Host field.
   HeaderList headers;
   std::string body;
+  bool http2 = false;                    // By prior knowledge; else what TLS agreed on, or HTTP/1.1.
   MonoTime connect_timeout = kSecond;
   MonoTime timeout = kSecond;            // Until the head and, without on_data, the whole body.
   MonoTime idle_timeout = kNever;        // With on_data: between two reads.
@@ -34,6 +35,7 @@ struct FetchResult {
   int status = 0;
   HeaderList headers;                    // Names in lower case.
   std::string body;
+  HeaderList trailers;
 };
 
 // Destroying it cancels and closes the connection; the callback will not come.

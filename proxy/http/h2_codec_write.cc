@@ -57,7 +57,9 @@ class Block {
   // Without a field that no peer would take.
   void Add(std::span<const Header> headers) {
     for (const Header& header : headers) {
-      if (header.dropped || StaysHere(header.id)) continue;
+      // TE may say one thing on HTTP/2 (RFC 9113 8.2.2), and gRPC servers want to hear it.
+      const bool te = header.id == KnownHeader::kTe && header.value == "trailers";
+      if (header.dropped || (StaysHere(header.id) && !te)) continue;
       if (header.id == KnownHeader::kOther && !IsToken(header.name)) continue;
       if (nghttp2_check_header_value_rfc9113(Bytes(header.value), header.value.size()) == 0) continue;
       Add(header.name, header.value);

@@ -12,6 +12,7 @@
 #include <fmt/format.h>
 
 #include "proxy/base/status.h"
+#include "proxy/request/grpc.h"
 #include "proxy/request/session.h"
 
 namespace penstock {
@@ -60,6 +61,7 @@ void Exchange::Start(Session& session, MessageId id, RequestHead& head) {
   DropHopByHop(head_.headers);
   if (!Admit() || AnswerLocally()) return;
   inference_ = IsInferencePath(head_.method, head_.path);
+  grpc_ = !inference_ && IsGrpc(head_);
   const config::Limits& limits = snapshot_->server().limits;
   if (inference_ && head_.framing == Framing::kLength && head_.content_length > limits.request_body) {
     return Fail(ReplyCode::kBodyTooLarge,
@@ -134,6 +136,8 @@ void Exchange::OnRequestBody(std::string_view data) {
                          context_.loop.now() + ToMicros(snapshot_->server().request_body_idle_timeout)));
   if (!inference_ && conn_ != nullptr && phase_ != Phase::kConnecting) {
     body_streamed_ = true;
+    body_held_ = body_held_ && body_.size() + data.size() <= kHeldMax && phase_ == Phase::kAwaiting;
+    if (body_held_ && !Hold(data)) return;
     conn_->WriteBody(data);
     if (conn_->above_mark()) session_->PauseBody(id_);
     return;
@@ -144,15 +148,20 @@ void Exchange::OnRequestBody(std::string_view data) {
                 fmt::format("the body has more than {} bytes (server.limits.request_body)",
                             limits.request_body));
   }
+  if (Hold(data) && !inference_ && body_.size() > kHeldMax) session_->PauseBody(id_);
+}
+
+// Keeps bytes of the body; false: the request has failed for it.
+bool Exchange::Hold(std::string_view data) {
   buffered_ += data.size();
   context_.metrics.buffered_bytes.Add(static_cast<int64_t>(data.size()));
   if (context_.totals.buffered_bytes.fetch_add(data.size(), std::memory_order_relaxed) + data.size() >
-      limits.buffered_bytes) {
-    return Fail(ReplyCode::kOverloaded, "too many bytes of requests are waiting; try again soon", {},
-                kSecond);
+      snapshot_->server().limits.buffered_bytes) {
+    Fail(ReplyCode::kOverloaded, "too many bytes of requests are waiting; try again soon", {}, kSecond);
+    return false;
   }
   body_.append(data);
-  if (!inference_ && body_.size() > kHeldMax) session_->PauseBody(id_);
+  return true;
 }
 
 void Exchange::OnRequestEnd(std::span<Header> trailers) {

@@ -24,6 +24,8 @@
 #include "proxy/http/error_reply.h"
 #include "proxy/http/message.h"
 #include "proxy/http/sse.h"
+#include "proxy/request/grpc.h"
+#include "proxy/request/held_head.h"
 #include "proxy/request/worker_context.h"
 
 namespace penstock {
@@ -77,6 +79,7 @@ class Exchange final : public BackendCall::User {
   void SetRequestId();
   bool Admit();
   bool AnswerLocally();
+  bool Hold(std::string_view data);
   void OnBodyWhole();
   bool FindPool(std::string_view model);
   bool Authorize();
@@ -101,6 +104,7 @@ class Exchange final : public BackendCall::User {
   void RelayEvents(std::string_view data);
   void RelayBytes(std::string_view data);
   void FirstToken();
+  Outcome HowItEnded(std::span<const Header> trailers);
   void Broken(ReplyCode code, const std::string& message);
   bool answer_sent() const { return head_sent_; }
 
@@ -114,6 +118,7 @@ class Exchange final : public BackendCall::User {
   // exchange_end.cc: end
   void Fail(ReplyCode code, std::string_view message, std::string_view param = {},
             MonoTime retry_after = 0);
+  void ReplyGrpc(ReplyCode code, std::string_view message);
   void Reply(uint16_t status, std::string_view body, std::span<const Header> extra);
   void Finish();
   void Clear();
@@ -164,20 +169,21 @@ class Exchange final : public BackendCall::User {
   std::unique_ptr<FlightReader> reader_;
   std::shared_ptr<Exchange*> wake_;   // Null inside once this life is over.
   MonoTime cache_age_ = 0, cache_ttl_ = 0;
-  bool inference_ = false;
+  bool inference_ = false, grpc_ = false;
   bool stream_ = false;               // The client asked for events.
   bool deterministic_ = false;
   bool request_complete_ = false;
   bool body_streamed_ = false;        // Body bytes have gone to a backend and are not kept.
+  bool body_held_ = false;            // gRPC: all of them still are, for a backend that gives them back.
   bool head_sent_ = false;
   bool events_ = false;               // The answer is an event stream.
-  bool first_token_seen_ = false;
-  bool answer_paused_ = false;
+  bool first_token_seen_ = false, answer_paused_ = false;
   bool fresh_ = false;                // The next try takes no reused connection.
   bool stale_retried_ = false;
   bool admitted_ = false;
   bool budget_spent_ = false;         // A try was not made because the budget was spent.
   uint16_t status_ = 0;
+  std::optional<GrpcStatus> grpc_status_;
   std::string_view flag_;             // Why it failed, for the log: letters of kFlagNames,
   std::string_view details_;          // and the error's code.
   uint32_t prompt_tokens_ = 0;
@@ -188,14 +194,7 @@ class Exchange final : public BackendCall::User {
   MonoTime start_ = 0, sent_ = 0, limit_ = 0, first_token_at_ = 0;
   std::string backend_name_;
   std::string client_;                // Address, for the access log.
-  // The head of an event stream is held until the first whole event, so that a
-  // backend that hangs before it can still be replaced.
-  struct HeldHead {
-    bool held = false;
-    uint16_t status = 0;
-    std::string storage;
-    std::vector<Header> headers;
-  } held_head_;
+  HeldHead held_head_;                // Of an event stream.
 };
 
 }  // namespace penstock

