@@ -83,7 +83,7 @@ class H2Codec final : public Codec {
   void GiveUpOn(H2Message& message, uint32_t error_code);
 
   // Outside of it: the receiver is told.
-  size_t Accept(std::string_view bytes);
+  size_t Accept(std::string_view bytes, std::string_view& word);
   bool Tell();
   void TellOne(const Event& event);
   void TellBody();

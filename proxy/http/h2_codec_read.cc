@@ -64,7 +64,8 @@ size_t H2Codec::Feed(std::string_view bytes) {
   CHECK(!feeding_);
   if (failed_ || peer_ended_) return 0;
   feeding_ = true;
-  const size_t good = Accept(bytes);
+  std::string_view word;
+  const size_t good = Accept(bytes, word);
   size_t taken = 0;
   do {
     chunk_of_ = nullptr;
@@ -81,7 +82,8 @@ size_t H2Codec::Feed(std::string_view bytes) {
   } while (!failed_ && (chunk_of_ != nullptr || taken < good));
   // Before anybody pumps, what is due may only grow so far.
   const bool due = nghttp2_session_get_outbound_queue_size(session_) > limits_.h2.outbound_frames;
-  if (due && flood_word_.empty()) flood_word_ = "outbound_frames";
+  if (due && word.empty()) word = "outbound_frames";
+  if (flood_word_.empty()) flood_word_ = word;
   if (!flood_word_.empty()) {
     SayBefore();
     Flood(flood_word_);
@@ -98,12 +100,12 @@ void H2Codec::SayBefore() {
   for (const std::string_view piece : out->pieces()) said_.append(piece);
 }
 
-// How many bytes may be parsed: all, or up to the frame that is one too many.
-size_t H2Codec::Accept(std::string_view bytes) {
+// How many bytes may be parsed: all, or up to the frame that is one too many (`word`).
+size_t H2Codec::Accept(std::string_view bytes, std::string_view& word) {
   size_t seen = 0;
-  while (seen < bytes.size() && flood_word_.empty()) {
+  while (seen < bytes.size() && word.empty()) {
     seen += scan_.Take(bytes.substr(seen));
-    if (scan_.whole()) flood_word_ = flood_.OnFrame(scan_.head());
+    if (scan_.whole()) word = flood_.OnFrame(scan_.head());
   }
   return seen;
 }

@@ -304,6 +304,19 @@ TEST(H2Hostile, ARapidResetStartsLittleWorkHoweverItComes) {
   }
 }
 
+TEST(H2Hostile, WhatCameBeforeAFloodIsToldAlthoughItsOwnerWritesMeanwhile) {
+  H2Peer server(CodecRole::kServer);
+  server.on_request = [&](MessageId id) {
+    ResponseHead head;
+    head.status = 204;
+    server.codec().WriteResponse(server.out(), id, head, {});
+  };
+  server.Feed(h2::Hello() + h2::Headers(1, Get()) + h2::Headers(3, Get()) +
+              Repeat(h2::WindowUpdate(0, 1), 100));
+  EXPECT_EQ(server.all().size(), 2u);
+  EXPECT_EQ(server.error().detail, "window_updates");
+}
+
 TEST(H2Hostile, ResetsThatWeAreMadeToSendCountToo) {
   const auto twice = [](uint32_t id) {
     return h2::Headers(id, With(Post(), {{"content-length", "1"}}), 0) + h2::Data(id, "22");

@@ -137,6 +137,8 @@ TEST(SseFuzz, AnyBytesGetOneVerdict) {
 
 TEST(H1Fuzz, TheCorpusStillHolds) { ForEachInput("h1", FuzzH1); }
 
+TEST(H2Fuzz, TheCorpusStillHolds) { ForEachInput("h2", FuzzH2); }
+
 TEST(SseFuzz, TheCorpusStillHolds) { ForEachInput("sse", FuzzSse); }
 
 }  // namespace
