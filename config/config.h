@@ -13,6 +13,7 @@
 
 #include "absl/time/time.h"
 #include "config/connections.h"
+#include "config/tls.h"
 
 namespace penstock::config {
 
@@ -39,6 +40,7 @@ struct Listener {
   std::string name = "public";
   std::string address = "127.0.0.1:8080";    // HOST:PORT, [V6]:PORT; port 0: any free one.
   bool debug_headers = false;                // Adds x-penstock-backend and x-penstock-decision.
+  ListenerTls tls;
 };
 
 struct Server {
@@ -48,6 +50,7 @@ struct Server {
   absl::Duration request_headers_timeout = absl::Seconds(10);
   absl::Duration request_body_idle_timeout = absl::Seconds(30);
   absl::Duration keep_alive_timeout = absl::Seconds(75);   // Idle client connection.
+  absl::Duration tls_handshake_timeout = absl::Seconds(10);
   absl::Duration drain_timeout = absl::Seconds(30);        // After SIGTERM: requests.
   absl::Duration drain_stream_timeout = absl::Seconds(120);  // After SIGTERM: streams.
   Limits limits;
@@ -150,6 +153,7 @@ struct Pool {
   Queue queue;
   LoadReports load_reports;
   Connections connections;
+  BackendTls tls;
   Auth auth;
   std::string cache;                         // Name of a cache; empty: none.
   Location where;

@@ -52,6 +52,8 @@ struct Section {
   std::string_view short_key = {};
   // Where the object keeps its place in the file; may be null.
   Location* (*where)(void* object) = nullptr;
+  // Whether there is anything to show of it; null: always.
+  bool (*given)(void* object) = nullptr;
   // Where keys that are no fields go; null: they are errors.
   std::vector<LoadBalancing::Param>* (*params)(void* object) = nullptr;
 };

@@ -37,6 +37,10 @@ constexpr Field Text(std::string_view key, std::string_view effect) {
   return Row<kMember, std::string>(Kind::kText, key, effect, 0, 256);
 }
 template <auto kMember>
+constexpr Field File(std::string_view key, std::string_view effect) {
+  return Row<kMember, std::string>(Kind::kText, key, effect, 0, 4096);
+}
+template <auto kMember>
 constexpr Field Texts(std::string_view key, std::string_view effect, double max) {
   return Row<kMember, std::vector<std::string>>(Kind::kTexts, key, effect, 0, max);
 }
@@ -158,11 +162,37 @@ Location* Where(void* object) {
 
 // --- server ---
 
+constexpr Field kTlsCertificateFields[] = {
+    Required(File<&TlsCertificate::cert_file>(
+        "cert_file", "PEM: the server's certificate, then each one's issuer.")),
+    Required(File<&TlsCertificate::key_file>("key_file", "PEM: its key, without a passphrase.")),
+};
+constexpr Section kTlsCertificate = {.fields = kTlsCertificateFields};
+
+constexpr Field kListenerTlsFields[] = {
+    Required(List<&ListenerTls::certificates>(
+        "certificates", kTlsCertificate,
+        "Chosen by the name that a client asks for (SNI); the first one is for all others.", 256)),
+    Flag<&ListenerTls::require_sni>("require_sni",
+                                    "Refuse clients that ask for no name of a certificate."),
+    Choice<&ListenerTls::minimum_version>("minimum_version", "1.2|1.3",
+                                          "Older versions of TLS are refused."),
+    File<&ListenerTls::client_ca_file>("client_ca_file",
+                                       "PEM: authorities that client certificates are checked by."),
+    Choice<&ListenerTls::client_certificates>(
+        "client_certificates", "off|optional|required",
+        "Ask clients for a certificate; one that is shown has to be good."),
+};
+constexpr Section kListenerTls = {.fields = kListenerTlsFields, .given = [](void* object) {
+                                    return static_cast<ListenerTls*>(object)->enabled();
+                                  }};
+
 constexpr Field kListenerFields[] = {
     Name<&Listener::name>("name", "Name in logs and metrics."),
     BindAddress<&Listener::address>("address", "Where clients connect."),
     Flag<&Listener::debug_headers>("debug_headers",
                                    "Answers carry x-penstock-backend and x-penstock-decision."),
+    Part<&Listener::tls>("tls", kListenerTls, "Speak TLS; not given: plain HTTP."),
 };
 constexpr Section kListener = {.fields = kListenerFields, .short_key = "address"};
 
@@ -179,6 +209,8 @@ constexpr Field kServerTimeoutFields[] = {
                                              "Between two reads of a request's body; then 408."),
     Time<&Server::keep_alive_timeout>(
         "keep_alive", "A client connection without a request is closed after this."),
+    Time<&Server::tls_handshake_timeout>("tls_handshake",
+                                         "From accept to the end of the TLS handshake; then closed."),
     Time<&Server::drain_timeout>("drain", "After SIGTERM: how long requests may still run.", 0),
     Time<&Server::drain_stream_timeout>(
         "drain_streams", "After SIGTERM: how long streaming answers may still run.", 0),
@@ -318,6 +350,20 @@ constexpr Field kConnectionFields[] = {
 };
 constexpr Section kConnections = {.fields = kConnectionFields};
 
+constexpr Field kBackendTlsFields[] = {
+    Flag<&BackendTls::enabled>("enabled", "Speak TLS to the backends."),
+    File<&BackendTls::ca_file>("ca_file",
+                               "PEM: authorities that they are checked by; not given: the system's."),
+    Text<&BackendTls::server_name>(
+        "server_name", "The name that their certificates must have; not given: each one's host."),
+    Flag<&BackendTls::insecure_skip_verify>("insecure_skip_verify",
+                                            "Believe whoever answers: for experiments only."),
+    File<&BackendTls::cert_file>("cert_file",
+                                 "PEM: our certificate, for backends that ask for one."),
+    File<&BackendTls::key_file>("key_file", "PEM: its key, without a passphrase."),
+};
+constexpr Section kBackendTls = {.fields = kBackendTlsFields};
+
 // --- pools ---
 
 constexpr Field kModelFields[] = {
@@ -362,10 +408,11 @@ constexpr Field kPoolFields[] = {
     Part<&Pool::queue>("queue", kQueue, "Where requests wait when every backend is full."),
     Part<&Pool::load_reports>("load_reports", kLoadReports, "Where the engines' load comes from."),
     Part<&Pool::connections>("connections", kConnections, "What backends speak, and for how long."),
+    Part<&Pool::tls>("tls", kBackendTls, "TLS to the backends."),
 };
 constexpr Section kPool = {.fields = kPoolFields, .where = Where<Pool>};
 
-constexpr size_t kShared = 8;  // The last rows of a pool stand in `defaults` as well.
+constexpr size_t kShared = 9;  // The last rows of a pool stand in `defaults` as well.
 constexpr Section kDefaults = {.fields = std::span(kPoolFields).last<kShared>()};
 static_assert(kDefaults.fields.front().key == "load_balancing");
 

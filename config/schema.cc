@@ -32,6 +32,15 @@ std::string JoinWords(std::string_view words) {
   return list;
 }
 
+// A word like 1.2 is a number to YAML unless it is quoted: both spellings are fine.
+std::string ChoiceWords(std::string_view words) {
+  const bool numbers = words.find_first_not_of("0123456789.|") == std::string_view::npos;
+  std::string list = JoinWords(words);
+  if (!numbers) return list;
+  for (const char c : words) list += c == '|' ? "," : "";
+  return list;
+}
+
 class SchemaWriter {
  public:
   explicit SchemaWriter(std::span<const std::string_view> algorithms) : algorithms_(algorithms) {}
@@ -84,7 +93,7 @@ class SchemaWriter {
       case Kind::kFlag:
         return "\"enum\": [true, false]";
       case Kind::kChoice:
-        return fmt::format("\"enum\": [{}]", JoinWords(field.words));
+        return fmt::format("\"enum\": [{}]", ChoiceWords(field.words));
       case Kind::kCount:
         return CountBody(field);
       case Kind::kCountOrAuto:

@@ -28,6 +28,12 @@ bool IsHidden(const Field& field) {
   return field.key == "defaults" || field.kind == Kind::kSecretFile;
 }
 
+// A listener without TLS has no `tls` at all.
+bool IsGiven(const Field& field, void* object) {
+  return field.kind != Kind::kSection || field.section->given == nullptr ||
+         field.section->given(field.at(object));
+}
+
 // Whether a YAML reader takes `text` for text: not for a number, a time or a flag.
 bool IsPlain(std::string_view text) {
   constexpr std::string_view kFlags[] = {"off",   "on",   "yes", "no", "true",
@@ -86,6 +92,7 @@ class Writer {
 
   void WriteField(const Field& field, void* object, size_t indent) {
     if (field.kind == Kind::kSection) {
+      if (!IsGiven(field, object)) return;
       const size_t before = text_.size();
       Line(indent, field.key, "");
       const size_t head = text_.size();
@@ -127,7 +134,7 @@ std::string ItemName(const Section& section, void* item, size_t index) {
 void FlattenSection(const Section& section, void* object, const std::string& prefix,
                     std::vector<Setting>& settings) {
   for (const Field& field : section.fields) {
-    if (IsHidden(field)) continue;
+    if (IsHidden(field) || !IsGiven(field, object)) continue;
     const std::string path =
         prefix.empty() ? std::string(field.key) : fmt::format("{}.{}", prefix, field.key);
     if (field.kind == Kind::kSection) {

@@ -101,6 +101,9 @@ class Validator {
       }
       taken.emplace_back(path, address);
     }
+    for (size_t i = 0; i < server.listeners.size(); ++i) {
+      CheckListenerTls(server.listeners[i].tls, fmt::format("server.listeners[{}].tls", i));
+    }
     const Limits& limits = server.limits;
     if (limits.request_line_bytes > limits.header_bytes) {
       Error("server.limits.request_line_bytes",
@@ -108,6 +111,35 @@ class Validator {
     }
     if (limits.request_body > limits.buffered_bytes) {
       Error("server.limits.request_body", "is more than buffered_bytes, so no such body would fit");
+    }
+  }
+
+  void CheckListenerTls(const ListenerTls& tls, const std::string& path) {
+    const bool asks = tls.client_certificates != ClientCertificateMode::kOff;
+    if (!tls.enabled() && where_.contains(path)) Error(path + ".certificates", "is empty; TLS needs a certificate");
+    if (asks && tls.client_ca_file.empty()) {
+      Error(path + ".client_certificates", "needs client_ca_file: who signs the certificates of clients?");
+    }
+    if (!asks && !tls.client_ca_file.empty()) {
+      Error(path + ".client_ca_file",
+            "is only used with client_certificates: optional or required; without it every client is let in");
+    }
+  }
+
+  void CheckBackendTls(const BackendTls& tls, const std::string& path) {
+    const auto at = [&](std::string_view field) { return Origin(path, fmt::format(".tls.{}", field)); };
+    if (tls.cert_file.empty() != tls.key_file.empty()) {
+      Once(at(tls.cert_file.empty() ? "key_file" : "cert_file"),
+           "cert_file and key_file belong together; give both", false);
+    }
+    const bool told = where_.contains(path + ".tls.enabled") || where_.contains("defaults.tls.enabled");
+    if (!tls.enabled && !told && tls != BackendTls{}) {
+      Once(Origin(path, ".tls"), "has settings, but TLS is off; add enabled: true", false);
+    }
+    if (tls.enabled && tls.insecure_skip_verify) {
+      Once(at("insecure_skip_verify"),
+           "whoever answers at a backend's address is believed and reads every prompt; give ca_file instead",
+           true);
     }
   }
 
@@ -128,6 +160,7 @@ class Validator {
     }
     if (!pool.cache.empty()) CheckExists(path + ".cache", "cache", pool.cache, config_.caches);
     CheckTimes(pool, path);
+    CheckBackendTls(pool.tls, path);
     CheckAuth(pool.auth, path + ".auth");
   }
 

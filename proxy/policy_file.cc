@@ -7,6 +7,8 @@
 #include "config/file.h"
 #include "fmt/format.h"
 #include "lb-policies/policy.h"
+#include "proxy/net/loop.h"
+#include "proxy/tls_files.h"
 
 namespace penstock {
 namespace {
@@ -67,10 +69,21 @@ config::ParseResult CheckPolicies(config::ParseResult result) {
   return result;
 }
 
+config::ParseResult CheckFiles(config::ParseResult result, const config::Outside& outside) {
+  if (!result.ok()) return result;
+  for (Diagnostic& diagnostic :
+       CheckTlsFiles(*result.config, result.where, outside.read_file, Loop::ReadWallClock())) {
+    if (!diagnostic.warning) result.config.reset();
+    config::Add(result.diagnostics, std::move(diagnostic));
+  }
+  config::Sort(result.diagnostics);
+  return result;
+}
+
 }  // namespace
 
 config::ParseResult LoadPolicyFile(const std::string& path) {
-  if (path != "-") return CheckPolicies(config::LoadFile(path));
+  if (path != "-") return CheckFiles(CheckPolicies(config::LoadFile(path)), config::RealOutside());
   std::string text(config::kFileBytesMax + 1, '\0');  // One more, so that too long shows.
   std::cin.read(text.data(), static_cast<std::streamsize>(text.size()));
   text.resize(static_cast<size_t>(std::cin.gcount()));
@@ -79,7 +92,7 @@ config::ParseResult LoadPolicyFile(const std::string& path) {
 
 config::ParseResult ParsePolicyText(std::string_view text, std::string_view file_name,
                                     const config::Outside& outside) {
-  return CheckPolicies(config::Parse(text, file_name, outside));
+  return CheckFiles(CheckPolicies(config::Parse(text, file_name, outside)), outside);
 }
 
 }  // namespace penstock

@@ -1,6 +1,6 @@
 // A policy file, checked to the end: the fields and the rules across them
-// (config/), and the settings of each pool's balancing policy (lb-policies/),
-// which neither of those two folders can check alone.
+// (config/), the settings of each pool's balancing policy (lb-policies/), and the
+// certificate files that it names, none of which config/ can check alone.
 #pragma once
 
 #include <string>

@@ -30,7 +30,10 @@ uint32_t WorkerCount(const config::Config& config) {
 }  // namespace
 
 Server::Server(std::string policy_file, uint64_t seed)
-    : policy_file_(std::move(policy_file)), random_(seed), loop_(Loop::Create()) {}
+    : policy_file_(std::move(policy_file)),
+      random_(seed),
+      loop_(Loop::Create()),
+      tls_([](const std::string& path) { return config::ReadFileText(path); }, ticket_keys_) {}
 
 Server::~Server() {
   signals_.clear();
@@ -71,6 +74,7 @@ absl::Status Server::Start(config::Config config) {
   }
   absl::StatusOr<Address> admin_address = Address::Parse(config.server.admin_address);
   if (!admin_address.ok()) return admin_address.status();
+  RETURN_IF_ERROR(tls_.Use(config, loop_->wall_now()));
   control_ = Control::Create(*loop_, random_.Next());
   auto shared = std::make_shared<const config::Config>(std::move(config));
   Install(shared);
@@ -97,18 +101,31 @@ absl::Status Server::Bind(const config::Config& config) {
     if (!address.ok()) return address.status();
     // Workers share the port with each other, but not with another program.
     RETURN_IF_ERROR(CheckPortFree(*address));
-    const auto entrance = std::make_shared<const Entrance>(Entrance{listener.debug_headers});
+    const auto entrance =
+        std::make_shared<const Entrance>(Entrance{listener.debug_headers, listeners_.size()});
     for (auto& worker : workers_) {
-      address = worker->Listen(*address, entrance);
+      address = worker->Listen(*address, listener.name, entrance);
       if (!address.ok()) return address.status();
     }
-    LogInfo("listener {} on http://{}", listener.name, address->text);
+    listeners_.push_back(listener.address);
+    LogInfo("listener {} on {}://{}", listener.name, listener.tls.enabled() ? "https" : "http",
+            address->text);
   }
+  PublishTls();
   return absl::OkStatus();
+}
+
+// To new connections: those of clients, and those to backends.
+void Server::PublishTls() {
+  tls_.GiveTo(*fleet_);
+  for (size_t i = 0; i < listeners_.size(); ++i) {
+    for (auto& worker : workers_) worker->SetTls(i, tls_.OfListener(listeners_[i]));
+  }
 }
 
 void Server::Install(std::shared_ptr<const config::Config> config) {
   fleet_ = MakeFleet(config, fleet_.get());
+  PublishTls();
   UpdateCaches(*config);
   control_->SetFleet(fleet_);
   for (uint32_t i = 0; i < workers_.size(); ++i) workers_[i]->SetSnapshot(MakeSnapshot(i));
@@ -172,6 +189,8 @@ void Server::WatchFile() {
   file_timer_ = loop_->timers().After(kFileTick, [this] {
     const absl::StatusOr<std::string> text = config::ReadFileText(policy_file_);
     if (text.ok() && *text != policy_text_) TryReload("the file changed");
+    ticket_keys_.RotateAt(loop_->now());
+    if (tls_.Look(loop_->wall_now())) PublishTls();
     WatchFile();
   });
 }
@@ -189,6 +208,10 @@ void Server::TryReload(const char* why) {
   policy_text_ = *text;
   config::ParseResult parsed = ParsePolicyText(*text, policy_file_);
   if (!parsed.ok()) return refuse(parsed.Messages());
+  if (const absl::Status made = tls_.Use(*parsed.config, loop_->wall_now()); !made.ok()) {
+    return refuse(std::string(S(made.message())));
+  }
+  for (const config::Diagnostic& warning : parsed.diagnostics) LogWarn("{}", config::ToString(warning));
   const config::Config& now = *fleet_->config;
   const auto addresses = [](const config::Config& config) {
     std::vector<std::string> out{config.server.admin_address};

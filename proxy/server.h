@@ -17,6 +17,7 @@
 #include "proxy/cache/result_cache.h"
 #include "proxy/net/loop.h"
 #include "proxy/request/access_log.h"
+#include "proxy/tls_files.h"
 #include "proxy/worker.h"
 
 namespace penstock {
@@ -34,6 +35,8 @@ class Server {
   absl::Status Start(config::Config config);
   absl::Status Bind(const config::Config& config);
   void Install(std::shared_ptr<const config::Config> config);
+  void PublishTls();
+  TlsStatus TlsNow() const;
   std::shared_ptr<Snapshot> MakeSnapshot(uint32_t worker);
   void UpdateCaches(const config::Config& config);
   void WatchFile();
@@ -48,6 +51,9 @@ class Server {
   ProcessTotals totals_;
   const std::unique_ptr<Loop> loop_;  // The control thread's.
   std::unique_ptr<AccessLog> access_log_;
+  TlsTicketKeys ticket_keys_;          // Outlives every worker's connections.
+  TlsFiles tls_;
+  std::vector<std::string> listeners_;  // Their addresses, as the policy file had them at the start.
   std::vector<std::unique_ptr<Worker>> workers_;
   std::shared_ptr<const Fleet> fleet_;
   std::map<std::string, std::shared_ptr<ResultCache>> caches_;

@@ -60,6 +60,13 @@ void Server::GatherDecisions(std::string_view request_id, AdminSources::Jsons do
   }
 }
 
+TlsStatus Server::TlsNow() const {
+  return {.certificates = tls_.expiries(),
+          .accepted = tls_.accepted(),
+          .rejected = tls_.rejected(),
+          .last_ok = tls_.last_ok()};
+}
+
 AdminSources Server::Sources() {
   AdminSources sources;
   sources.fleet = [this] { return fleet_; };
@@ -74,6 +81,7 @@ AdminSources Server::Sources() {
     return out;
   };
   sources.policy = [this] { return policy_; };
+  sources.tls = [this] { return TlsNow(); };
   sources.config_text = [this] { return config::Show(*fleet_->config); };
   sources.not_ready = [this] { return draining_ ? std::string("draining") : std::string(); };
   sources.decisions = [this](std::string_view id, AdminSources::Jsons done) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "proxy/base/check.h"
+
 namespace penstock {
 namespace {
 
@@ -29,7 +31,10 @@ Worker::~Worker() {
   context_.reset();
 }
 
-absl::StatusOr<Address> Worker::Listen(const Address& address, std::shared_ptr<const Entrance> entrance) {
+absl::StatusOr<Address> Worker::Listen(const Address& address, std::string_view name,
+                                       std::shared_ptr<const Entrance> entrance) {
+  CHECK(entrance->listener == listeners_.size());
+  sessions_->AddDoor(name);
   absl::StatusOr<std::unique_ptr<Listener>> listener =
       loop_->Listen(address, [this, entrance = std::move(entrance)](std::unique_ptr<Stream> stream) {
         sessions_->Accept(std::move(stream), entrance);
@@ -38,6 +43,13 @@ absl::StatusOr<Address> Worker::Listen(const Address& address, std::shared_ptr<c
   Address real = (*listener)->address();
   listeners_.push_back(*std::move(listener));
   return real;
+}
+
+void Worker::SetTls(size_t listener, std::shared_ptr<const TlsServerContext> context) {
+  if (!thread_.joinable()) return sessions_->SetTls(listener, std::move(context));
+  loop_->Post([this, listener, context = std::move(context)]() mutable {
+    sessions_->SetTls(listener, std::move(context));
+  });
 }
 
 void Worker::Start() {

@@ -25,7 +25,11 @@ class Worker {
   ~Worker();  // Stops.
 
   // REQUIRES: not started. Returns the address with its real port.
-  absl::StatusOr<Address> Listen(const Address& address, std::shared_ptr<const Entrance> entrance);
+  absl::StatusOr<Address> Listen(const Address& address, std::string_view name,
+                                 std::shared_ptr<const Entrance> entrance);
+  // TLS for connections that a listener (by its place, see Entrance) accepts from now
+  // on; null: plain.
+  void SetTls(size_t listener, std::shared_ptr<const TlsServerContext> context);
   void Start();
 
   // The policy file of the moment; `snapshot` is this worker's own.

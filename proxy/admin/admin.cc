@@ -122,6 +122,7 @@ void AdminPages::Metrics(Answer answer) {
   if (sources_.workers) scrape->workers = sources_.workers();
   if (sources_.caches) scrape->caches = sources_.caches();
   if (sources_.policy) scrape->policy = sources_.policy();
+  if (sources_.tls) scrape->tls = sources_.tls();
   scrape->ready = !sources_.not_ready || sources_.not_ready().empty();
   scrape->version = sources_.version;
   scrape->revision = sources_.revision;

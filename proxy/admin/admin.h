@@ -48,6 +48,21 @@ struct PolicyStatus {
   uint64_t rejected = 0;
 };
 
+struct CertificateExpiry {
+  std::string listener;           // Empty: shown to the backends of `pool`.
+  std::string pool;
+  std::string name;               // The file, as the policy names it.
+  absl::Time not_after;
+};
+
+// What became of the certificate files.
+struct TlsStatus {
+  std::vector<CertificateExpiry> certificates;
+  uint64_t accepted = 0;          // Changes of files since the start ...
+  uint64_t rejected = 0;
+  bool last_ok = true;            // ... and whether what lies on disk is in force.
+};
+
 // What the admin pages tell and do that others own. All are called on the control
 // loop's thread; an empty function leaves its page or its figures out.
 struct AdminSources {
@@ -57,6 +72,7 @@ struct AdminSources {
   std::function<std::vector<const WorkerMetrics*>()> workers;  // They outlive the Admin.
   std::function<std::vector<std::shared_ptr<ResultCache>>()> caches;
   std::function<PolicyStatus()> policy;
+  std::function<TlsStatus()> tls;
   std::function<std::string()> config_text;                    // YAML, secrets masked.
   std::function<std::string()> not_ready;                      // Why; empty: ready.
   // The decision records of one request, or the newest ones for an empty id, each a

@@ -39,6 +39,7 @@ class Families {
 
 // The parts of a scrape, each in its file.
 void AddBackends(const Scrape& scrape, Families& families);
+void AddTls(const Scrape& scrape, Families& families);
 void AddProcess(Families& families);
 
 }  // namespace penstock

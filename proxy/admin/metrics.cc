@@ -176,6 +176,7 @@ std::string RenderMetrics(const Scrape& scrape) {
   AddWorkers(scrape, families);
   AddBackends(scrape, families);
   AddCaches(scrape, families);
+  AddTls(scrape, families);
   AddProcess(families);
   std::ostringstream text;
   prometheus::TextSerializer().Serialize(text, families.Take());

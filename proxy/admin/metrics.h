@@ -39,6 +39,7 @@ struct Scrape {
   std::vector<const WorkerMetrics*> workers;
   std::vector<std::shared_ptr<ResultCache>> caches;
   PolicyStatus policy;
+  TlsStatus tls;
   bool ready = true;
   std::string version;
   std::string revision;

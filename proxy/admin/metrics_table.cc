@@ -104,6 +104,16 @@ constexpr auto kCaches = std::to_array<MetricInfo>({
     {"penstock_cache_rejected_total", kCounter, "cache, reason", "Answers not kept"},
 });
 
+constexpr auto kTls = std::to_array<MetricInfo>({
+    {"penstock_tls_handshakes_total", kCounter, "listener, result",
+     "TLS handshakes with clients: full, resumed, or why there was none"},
+    {"penstock_certificate_expiry_timestamp_seconds", kGauge, "listener, pool, name",
+     "When the certificate in force expires"},
+    {"penstock_tls_reloads_total", kCounter, "result", "Certificate files that changed"},
+    {"penstock_tls_last_reload_successful", kGauge, "",
+     "1 if the certificate files as they are now are in force"},
+});
+
 constexpr auto kProcess = std::to_array<MetricInfo>({
     {"penstock_build_info", kGauge, "version, revision", "Always 1"},
     {"penstock_ready", kGauge, "", "1 while /readyz says 200"},
@@ -132,7 +142,7 @@ constexpr auto Joined(const std::array<MetricInfo, kSizes>&... sections) {
   ((end = std::ranges::copy(sections, end).out), ...);
   return all;
 }
-constexpr auto kTable = Joined(kClients, kBalancing, kBackends, kBreakers, kCaches, kProcess);
+constexpr auto kTable = Joined(kClients, kBalancing, kBackends, kBreakers, kCaches, kTls, kProcess);
 
 }  // namespace
 

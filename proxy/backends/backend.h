@@ -3,8 +3,9 @@
 // health, breaker) is in atomic words that workers and the control thread share.
 //
 // A fleet is an immutable snapshot made from one policy file; a backend with the
-// same pool, name and address is carried over to the next snapshot, state and all;
-// its settings (weight, limits) are the pool's and may differ between snapshots.
+// same pool, name, address and TLS settings is carried over to the next snapshot,
+// state and all; its other settings (weight, limits) are the pool's and may differ
+// between snapshots.
 #pragma once
 
 #include <atomic>
@@ -20,6 +21,7 @@
 #include "proxy/backends/backend_state.h"
 #include "proxy/base/time.h"
 #include "proxy/net/address.h"
+#include "proxy/net/tls_client_context.h"
 
 namespace penstock {
 
@@ -36,11 +38,16 @@ struct Backend {
   Address address() const;
   void SetAddress(const Address& address);
 
+  // How to speak TLS there; null: not at all. Replaced when files change. Any thread.
+  std::shared_ptr<const TlsTarget> tls() const;
+  void SetTls(std::shared_ptr<const TlsTarget> target) const;
+
   mutable BackendState state;     // Shared, atomic: see backend_state.h.
 
  private:
-  mutable std::mutex address_mutex_;
+  mutable std::mutex mutex_;      // Guards the two below.
   Address address_;
+  mutable std::shared_ptr<const TlsTarget> tls_;
 };
 
 // PoolState::weights when the ready backends report different weights: answers

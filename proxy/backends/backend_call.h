@@ -19,6 +19,7 @@ struct ConnFailure {
     kConnect,
     kConnectTimeout,
     kNoSocket,                 // Ours: no descriptor or port was left to connect with.
+    kTls,                      // Connected, but no TLS that we trust.
     kReset,
     kBadAnswer,
     kRefused,                  // HTTP/2: the backend promises that it did nothing with it.

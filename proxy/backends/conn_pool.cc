@@ -18,10 +18,21 @@ namespace {
 // Who waits for a dial hears of its failure before its own time is over.
 constexpr MonoTime kGrace = 2 * DeadlineWheel::kTick;
 
+// What is offered where the backend speaks TLS, best first.
+std::vector<std::string> AlpnOf(config::Protocol protocol) {
+  switch (protocol) {
+    case config::Protocol::kHttp1: return {"http/1.1"};
+    case config::Protocol::kHttp2: return {"h2"};
+    case config::Protocol::kAuto: return {"h2", "http/1.1"};
+  }
+  return {};
+}
+
 }  // namespace
 
-ConnPoolLimits LimitsOf(const config::Connections& settings, uint32_t worker) {
+ConnPoolLimits LimitsOf(const config::Connections& settings, uint32_t worker, bool tls) {
   ConnPoolLimits limits;
+  limits.tls = tls;
   limits.idle_timeout = ToMicros(settings.idle_timeout);
   limits.worker = worker;
   limits.protocol = settings.protocol;
@@ -35,7 +46,7 @@ ConnPoolLimits LimitsOf(const config::Connections& settings, uint32_t worker) {
 ConnPool::ConnPool(std::shared_ptr<Backend> backend, Dialer& dialer, DeadlineWheel& wheel,
                    Turn& turn, const ConnPoolLimits& limits)
     : backend_(std::move(backend)),
-      dialer_(dialer),
+      dialer_(*backend_, dialer, wheel),
       wheel_(wheel),
       turn_(turn),
       limits_(limits),
@@ -52,6 +63,7 @@ void ConnPool::SetLimits(const ConnPoolLimits& limits) {
   const bool changed = limits.protocol != limits_.protocol || limits.tls != limits_.tls ||
                        speaks_ == Speaks::kUnknown;
   limits_ = limits;
+  dialer_.SetAlpn(AlpnOf(limits.protocol));
   streams_hint_ = std::max<size_t>(1, limits.codec.h2.concurrent_streams);
   if (!changed) return;
   switch (limits.protocol) {
@@ -162,10 +174,16 @@ ConnPool::Speaks ConnPool::SpeaksOf(const Stream& stream) const {
 void ConnPool::OnDialFailed(BackendCall::User* user, const absl::Status& status) {
   const bool late = absl::IsDeadlineExceeded(status);
   const bool ours = absl::IsResourceExhausted(status);
+  const bool tls = absl::IsUnauthenticated(status);
   const auto kind = late   ? ConnFailure::Kind::kConnectTimeout
                     : ours ? ConnFailure::Kind::kNoSocket
+                    : tls  ? ConnFailure::Kind::kTls
                            : ConnFailure::Kind::kConnect;
-  if (!ours) cells().AddConnectFailure(late ? ConnectFailure::kTimeout : ConnectFailure::kRefused);
+  if (!ours) {
+    cells().AddConnectFailure(late  ? ConnectFailure::kTimeout
+                              : tls ? ConnectFailure::kTls
+                                    : ConnectFailure::kRefused);
+  }
   const std::string message = fmt::format("backend {}: {}", backend_->name, S(status.message()));
   if (user != nullptr) return user->OnConnFailed({.kind = kind, .message = message});
   // While another connection lives or is dialled, those who wait may still be served.

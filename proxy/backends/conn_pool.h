@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "proxy/backends/backend.h"
+#include "proxy/backends/backend_dialer.h"
 #include "proxy/backends/backend_call.h"
 #include "proxy/backends/h1_conn.h"
 #include "proxy/backends/h2_conn.h"
@@ -43,7 +44,7 @@ struct ConnPoolLimits {
 
   bool operator==(const ConnPoolLimits&) const = default;
 };
-ConnPoolLimits LimitsOf(const config::Connections& settings, uint32_t worker);
+ConnPoolLimits LimitsOf(const config::Connections& settings, uint32_t worker, bool tls = false);
 
 class ConnPool {
  public:
@@ -109,7 +110,7 @@ class ConnPool {
   static void OnSweep(void* self);
 
   const std::shared_ptr<Backend> backend_;
-  Dialer& dialer_;
+  BackendDialer dialer_;
   DeadlineWheel& wheel_;
   Turn& turn_;
   ConnPoolLimits limits_;

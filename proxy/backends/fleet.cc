@@ -6,10 +6,12 @@
 namespace penstock {
 namespace {
 
-std::shared_ptr<Backend> FindBackend(const Fleet& fleet, std::string_view pool,
+// Under other TLS settings it is another backend: what was found out about the old one,
+// and connections to it, are nothing to go by.
+std::shared_ptr<Backend> FindBackend(const Fleet& fleet, const config::Pool& pool,
                                      const config::Backend& settings) {
   for (const auto& candidate : fleet.pools) {
-    if (candidate->settings.name != pool) continue;
+    if (candidate->settings.name != pool.name || candidate->settings.tls != pool.tls) continue;
     for (const auto& backend : candidate->backends) {
       if (backend->name == settings.name && backend->authority == settings.address) return backend;
     }
@@ -33,13 +35,23 @@ Backend::Backend(lb::BackendId id, std::string_view pool, const config::Backend&
 }
 
 Address Backend::address() const {
-  const std::lock_guard lock(address_mutex_);
+  const std::lock_guard lock(mutex_);
   return address_;
 }
 
 void Backend::SetAddress(const Address& address) {
-  const std::lock_guard lock(address_mutex_);
+  const std::lock_guard lock(mutex_);
   address_ = address;
+}
+
+std::shared_ptr<const TlsTarget> Backend::tls() const {
+  const std::lock_guard lock(mutex_);
+  return tls_;
+}
+
+void Backend::SetTls(std::shared_ptr<const TlsTarget> target) const {
+  const std::lock_guard lock(mutex_);
+  tls_.swap(target);
 }
 
 size_t PoolState::Ejected() const {
@@ -69,7 +81,7 @@ std::shared_ptr<const Fleet> MakeFleet(std::shared_ptr<const config::Config> con
     }
     for (const config::Backend& backend : settings.backends) {
       std::shared_ptr<Backend> carried;
-      if (previous != nullptr) carried = FindBackend(*previous, settings.name, backend);
+      if (previous != nullptr) carried = FindBackend(*previous, settings, backend);
       if (!carried) carried = std::make_shared<Backend>(fleet->next_id++, settings.name, backend);
       pool->backends.push_back(std::move(carried));
     }

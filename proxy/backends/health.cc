@@ -81,9 +81,12 @@ HealthChecker::HealthChecker(const WatchSeams& seams, Backend& backend,
                              const config::HealthCheck& settings, config::Protocol protocol)
     : seams_(seams),
       backend_(backend),
+      dialer_(backend, seams.dialer, seams.deadlines),
       settings_(settings),
       protocol_(protocol),
-      count_(settings) {}
+      count_(settings) {
+  if (protocol == config::Protocol::kHttp2) dialer_.SetAlpn({"h2"});
+}
 
 void HealthChecker::Restart() {
   if (!settings_.enabled) return;
@@ -111,7 +114,7 @@ void HealthChecker::Begin() {
   options.body_bytes = 64 * 1024;
   const bool grpc = settings_.path == kGrpcCheck;
   if (grpc) MakeGrpcCheck(options);
-  fetch_ = Fetch::Start(seams_.dialer, seams_.deadlines, backend_.address(), std::move(options),
+  fetch_ = Fetch::Start(dialer_, seams_.deadlines, backend_.address(), std::move(options),
                         [this, grpc](absl::StatusOr<FetchResult> result) {
     if (absl::IsResourceExhausted(result.status())) {
       Schedule();  // We could not ask: that says nothing about the backend.

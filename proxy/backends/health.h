@@ -25,6 +25,7 @@
 
 #include "config/config.h"
 #include "proxy/backends/backend.h"
+#include "proxy/backends/backend_dialer.h"
 #include "proxy/backends/watch_seams.h"
 #include "proxy/http/client.h"
 
@@ -77,6 +78,7 @@ class HealthChecker {
 
   const WatchSeams seams_;
   Backend& backend_;
+  BackendDialer dialer_;
   const config::HealthCheck settings_;
   const config::Protocol protocol_;
   HealthCount count_;

@@ -23,8 +23,11 @@ void LineSplitter::Clear() {
 LoadWatch::LoadWatch(const WatchSeams& seams, Backend& backend,
                      const config::LoadReports& settings, absl::AnyInvocable<void()> check,
                      config::Protocol protocol)
-    : seams_(seams), backend_(backend), settings_(settings), protocol_(protocol),
-      stale_(ToMicros(settings.stale)), check_(std::move(check)) {}
+    : seams_(seams), backend_(backend), dialer_(backend, seams.dialer, seams.deadlines),
+      settings_(settings), protocol_(protocol), stale_(ToMicros(settings.stale)),
+      check_(std::move(check)) {
+  if (protocol == config::Protocol::kHttp2) dialer_.SetAlpn({"h2"});
+}
 
 void LoadWatch::Restart() {
   speaking_ = no_push_ = unsupported_ = false;
@@ -63,7 +66,7 @@ void LoadWatch::Connect() {
   // gone without a word.
   options.idle_timeout = std::max(3 * stale_, 5 * kSecond);
   options.on_data = [this](std::string_view data) { OnData(data); };
-  stream_ = Fetch::Start(seams_.dialer, seams_.deadlines, backend_.address(), std::move(options),
+  stream_ = Fetch::Start(dialer_, seams_.deadlines, backend_.address(), std::move(options),
                          [this](absl::StatusOr<FetchResult> result) { OnStreamEnd(result); });
 }
 
@@ -144,7 +147,7 @@ void LoadWatch::SchedulePoll() {
 }
 
 void LoadWatch::Poll() {
-  poll_ = Fetch::Start(seams_.dialer, seams_.deadlines, backend_.address(),
+  poll_ = Fetch::Start(dialer_, seams_.deadlines, backend_.address(),
                        Options(settings_.path),
                        [this](absl::StatusOr<FetchResult> result) { OnPolled(result); });
 }

@@ -25,6 +25,7 @@
 #include "absl/functional/any_invocable.h"
 #include "config/config.h"
 #include "proxy/backends/backend.h"
+#include "proxy/backends/backend_dialer.h"
 #include "proxy/backends/watch_seams.h"
 #include "proxy/http/client.h"
 
@@ -78,6 +79,7 @@ class LoadWatch {
 
   const WatchSeams seams_;
   Backend& backend_;
+  BackendDialer dialer_;
   const config::LoadReports settings_;
   const config::Protocol protocol_;
   const MonoTime stale_;

@@ -16,24 +16,13 @@
 #include <string_view>
 #include <vector>
 
+#include "proxy/backends/cell.h"
+#include "proxy/backends/listener_metrics.h"
 #include "proxy/base/time.h"
 
 namespace penstock {
 
 inline constexpr uint32_t kMaxWorkers = 64;
-
-// A number with one writer.
-class Cell {
- public:
-  void Add(int64_t amount = 1) {
-    value_.store(value_.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
-  }
-  void Set(int64_t value) { value_.store(value, std::memory_order_relaxed); }
-  int64_t value() const { return value_.load(std::memory_order_relaxed); }
-
- private:
-  std::atomic<int64_t> value_{0};
-};
 
 // The status codes that are counted by themselves; all others share "other".
 inline constexpr std::array<uint16_t, 31> kCountedCodes = {
@@ -186,6 +175,7 @@ struct alignas(64) WorkerMetrics {
   Cell protocol_errors;                                    // Client bytes refused as HTTP.
   Cell buffered_bytes;                                     // Request bodies held.
   HistogramCells<kOverheadBounds> loop_delay;              // How late a turn of the loop began.
+  ListenerMetrics listeners;
 
  private:
   mutable std::mutex mutex_;                               // Guards the list, not the cells.

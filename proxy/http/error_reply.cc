@@ -31,6 +31,7 @@ constexpr ReplyInfo kReplies[] = {
     {501, kClientFault, "not_implemented", "http_request_error", false},
     {502, kServerFault, "backend_reset", "connection_terminated", true},
     {502, kServerFault, "backend_bad_answer", "http_protocol_error", true},
+    {502, kServerFault, "backend_tls_error", "tls_protocol_error", true},
     {503, kServerFault, "no_healthy_backend", "destination_unavailable", true},
     {503, kServerFault, "overloaded", "connection_limit_reached", false},
     {503, kServerFault, "draining", "destination_unavailable", true},

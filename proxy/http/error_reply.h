@@ -24,6 +24,7 @@ enum class ReplyCode : uint8_t {
   kNotImplemented,     // 501 invalid_request_error / not_implemented
   kBackendReset,       // 502 server_error / backend_reset
   kBackendBadAnswer,   // 502 server_error / backend_bad_answer
+  kBackendTls,         // 502 server_error / backend_tls_error
   kNoHealthyBackend,   // 503 server_error / no_healthy_backend           retry-after
   kOverloaded,         // 503 server_error / overloaded                   retry-after
   kDraining,           // 503 server_error / draining                     retry-after: 1

@@ -95,6 +95,8 @@ absl::StatusOr<std::vector<Address>> Resolved(const std::string& host, uint16_t 
 
 }  // namespace
 
+absl::Time Loop::ReadWallClock() { return absl::Now(); }
+
 std::unique_ptr<Loop> Loop::Create() { return std::make_unique<UvLoop>(); }
 
 UvLoop::UvLoop() : now_(Clock()), timers_(now_), deadlines_(now_) {

@@ -34,6 +34,8 @@ class Loop {
   static constexpr size_t kPostMax = 1 << 16;
 
   static std::unique_ptr<Loop> Create();
+  // The wall clock, for whoever has no loop.
+  static absl::Time ReadWallClock();
   virtual ~Loop() = default;              // REQUIRES: not running; streams and listeners are gone.
 
   virtual void Run() = 0;                 // Until Stop().

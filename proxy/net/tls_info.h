@@ -1,10 +1,12 @@
 // What a TLS handshake settled about a connection. A stream that carries one is
 // secure; whoever is handed such a stream finds it complete, since streams are
-// handed over after their handshake.
+// handed over after their handshake. And why there was none.
 //
 // Threads: immutable once the stream is handed over.
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,5 +30,22 @@ struct TlsInfo {
   bool peer_verified = false;           // `peer` is filled in.
   PeerCertificate peer;
 };
+
+// Why a handshake failed, for the counter of that name.
+enum class TlsFailure : uint8_t {
+  kTimeout,
+  kClosed,              // The peer went away.
+  kNotTls,              // Its first bytes are something else: HTTP, most of the time.
+  kVersion,             // It speaks no version that we do.
+  kCipher,              // ... or no cipher.
+  kAlpn,                // ... or none of our protocols.
+  kName,                // It asked for a name that no certificate has.
+  kCertificate,         // Its certificate is missing, or not to be trusted.
+  kAlert,               // It refused us: it does not trust our certificate, say.
+  kProtocol,            // Anything else that is no TLS.
+};
+inline constexpr std::array<std::string_view, 10> kTlsFailureNames = {
+    "timeout", "closed", "not_tls", "version", "cipher", "alpn", "server_name", "certificate",
+    "alert", "protocol"};
 
 }  // namespace penstock

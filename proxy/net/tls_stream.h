@@ -34,23 +34,6 @@ namespace penstock {
 
 struct TlsPeerState;
 
-// Why a handshake failed, for the counter of that name.
-enum class TlsFailure : uint8_t {
-  kTimeout,
-  kClosed,              // The peer went away.
-  kNotTls,              // Its first bytes are something else: HTTP, most of the time.
-  kVersion,             // It speaks no version that we do.
-  kCipher,              // ... or no cipher.
-  kAlpn,                // ... or none of our protocols.
-  kName,                // It asked for a name that no certificate has.
-  kCertificate,         // Its certificate is missing, or not to be trusted.
-  kAlert,               // It refused us: it does not trust our certificate, say.
-  kProtocol,            // Anything else that is no TLS.
-};
-inline constexpr std::array<std::string_view, 10> kTlsFailureNames = {
-    "timeout", "closed", "not_tls", "version", "cipher", "alpn", "server_name", "certificate",
-    "alert", "protocol"};
-
 class TlsStream final : public Stream, private StreamReceiver {
  public:
   // Who awaits the end of the handshake: told once, last in a callback; it may take

@@ -95,9 +95,11 @@ void Exchange::OnConnFailed(const ConnFailure& failure) {
   const bool untouched = failure.kind == Kind::kRefused || failure.kind == Kind::kBusy;
   if (untouched && !failure.answer_begun) return OnRefused(failure);
   const ReplyCode code = failure.kind == Kind::kConnectTimeout ? ReplyCode::kConnectTimeout
+                         : failure.kind == Kind::kTls          ? ReplyCode::kBackendTls
                          : failure.kind == Kind::kBadAnswer    ? ReplyCode::kBackendBadAnswer
                                                                : ReplyCode::kBackendReset;
-  const bool connecting = failure.kind == Kind::kConnect || failure.kind == Kind::kConnectTimeout;
+  const bool connecting = failure.kind == Kind::kConnect || failure.kind == Kind::kConnectTimeout ||
+                          failure.kind == Kind::kTls;
   if (connecting) {
     if (failure.kind == Kind::kConnectTimeout) pool_->cells.AddTimeout(TimeoutKind::kConnect);
   }

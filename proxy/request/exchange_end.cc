@@ -37,6 +37,7 @@ std::optional<Flag> FlagOf(ReplyCode code) {
     case ReplyCode::kNoHealthyBackend: return Flag::kUH;
     case ReplyCode::kBackendReset: return Flag::kUC;
     case ReplyCode::kBackendBadAnswer: return Flag::kUPE;
+    case ReplyCode::kBackendTls:
     case ReplyCode::kConnectTimeout: return Flag::kUF;
     case ReplyCode::kFirstTokenTimeout: return Flag::kFT;
     case ReplyCode::kResponseTimeout: return Flag::kUT;

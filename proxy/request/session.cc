@@ -63,6 +63,24 @@ void SessionSet::Accept(std::unique_ptr<Stream> stream, std::shared_ptr<const En
   }
   context_.metrics.client_connections.Add(+1);
   context_.metrics.client_connections_total.Add();
+  if (entrance->listener >= doors_.size() || doors_[entrance->listener].context() == nullptr) {
+    return Begin(std::move(stream), std::move(entrance));
+  }
+  const auto done = [this, entrance](TlsAcceptor::Outcome outcome) {
+    Turn::Scope scope(context_.turn);
+    TlsDoor& door = doors_[entrance->listener];
+    if (outcome.stream == nullptr) {
+      door.Failed(outcome.failure, outcome.why, outcome.peer, context_.loop.now());
+      return Uncount(1);
+    }
+    door.Opened(*outcome.stream->tls());
+    Begin(std::move(outcome.stream), entrance);
+  };
+  handshakes_.Accept(doors_[entrance->listener].context(), std::move(stream),
+                     ToMicros(context_.snapshot->server().tls_handshake_timeout), done);
+}
+
+void SessionSet::Begin(std::unique_ptr<Stream> stream, std::shared_ptr<const Entrance> entrance) {
   sessions_.push_back(
       std::make_unique<H1Session>(*this, context_, std::move(stream), std::move(entrance)));
   sessions_.back()->index_ = sessions_.size() - 1;
@@ -77,11 +95,21 @@ void SessionSet::Remove(Session& session) {
     sessions_[index]->index_ = index;
   }
   sessions_.pop_back();
-  context_.totals.connections.fetch_sub(1);
-  context_.metrics.client_connections.Add(-1);
+  Uncount(1);
+}
+
+void SessionSet::Uncount(uint32_t connections) {
+  context_.totals.connections.fetch_sub(connections);
+  context_.metrics.client_connections.Add(-static_cast<int64_t>(connections));
+}
+
+void SessionSet::CloseHandshakes() {
+  Uncount(static_cast<uint32_t>(handshakes_.size()));
+  handshakes_.CloseAll();
 }
 
 void SessionSet::Drain() {
+  CloseHandshakes();
   for (size_t i = sessions_.size(); i-- > 0;) sessions_[i]->Drain();
 }
 
@@ -92,6 +120,7 @@ void SessionSet::EndWhole() {
 
 void SessionSet::CloseAll() {
   Turn::Scope scope(context_.turn);
+  CloseHandshakes();
   while (!sessions_.empty()) sessions_.back()->Close();
 }
 

@@ -14,7 +14,9 @@
 #include "proxy/http/codec.h"
 #include "proxy/http/error_reply.h"
 #include "proxy/net/stream.h"
+#include "proxy/net/tls_acceptor.h"
 #include "proxy/net/turn.h"
+#include "proxy/request/tls_door.h"
 #include "proxy/request/worker_context.h"
 
 namespace penstock {
@@ -25,6 +27,7 @@ class SessionSet;
 // The listener that connections came by.
 struct Entrance {
   bool debug_headers = false;
+  size_t listener = 0;           // Its place among those of the worker; the place of its TlsDoor.
 };
 
 class Session {
@@ -97,22 +100,38 @@ ReplyCode ReplyFor(uint16_t status);
 // The sessions of one worker.
 class SessionSet {
  public:
-  explicit SessionSet(WorkerContext& context) : context_(context) {}
+  explicit SessionSet(WorkerContext& context)
+      : context_(context), handshakes_(context.loop.deadlines()) {}
   ~SessionSet();
 
+  // Accepted, then TLS where its listener speaks it, then a session. It counts as a
+  // connection from the start.
   void Accept(std::unique_ptr<Stream> stream, std::shared_ptr<const Entrance> entrance);
+  // Doors of the listeners, by their places; without one a listener is plain.
+  TlsDoor& AddDoor(std::string_view listener) {
+    return doors_.emplace_back(context_.metrics.listeners.Of(listener));
+  }
+  void SetTls(size_t listener, std::shared_ptr<const TlsServerContext> context) {
+    doors_.at(listener).SetContext(std::move(context));
+  }
   void Drain();
   void EndWhole();
   void CloseAll();
-  size_t size() const { return sessions_.size(); }
+  size_t size() const { return sessions_.size() + handshakes_.size(); }
   size_t busy() const;
 
   // --- for its sessions ---
   void Remove(Session& session);
 
  private:
+  void Begin(std::unique_ptr<Stream> stream, std::shared_ptr<const Entrance> entrance);
+  void CloseHandshakes();
+  void Uncount(uint32_t connections);
+
   WorkerContext& context_;
   std::vector<std::unique_ptr<Session>> sessions_;
+  std::vector<TlsDoor> doors_;
+  TlsAcceptor handshakes_;       // Connections that are no sessions yet.
 };
 
 }  // namespace penstock

@@ -34,7 +34,7 @@ PoolContext::PoolContext(std::shared_ptr<const PoolState> state, uint32_t worker
       response_timeout(ToMicros(settings.timeouts.response)),
       idle_timeout(ToMicros(settings.timeouts.idle)),
       queue_wait(ToMicros(settings.queue.wait)),
-      connections(LimitsOf(settings.connections, worker)),
+      connections(LimitsOf(settings.connections, worker, settings.tls.enabled)),
       authorization(AuthorizationOf(settings.auth)) {}
 
 WorkerContext::WorkerContext(Loop& loop_in, uint32_t index_in, uint64_t seed,

@@ -45,6 +45,33 @@ TEST(Validate, NamesAreTakenOnce) {
             "p:2:56: pools[0].backends[1].address: \"a:1\" is taken by pools[0].backends[0]\n");
 }
 
+TEST(Validate, TlsOfAListenerIsWholeOrNotThere) {
+  const auto listener = [](std::string_view tls) {
+    return WithPoolA("server: {listeners: [{address: \"127.0.0.1:443\", tls: {" + std::string(tls) + "}}]}\n");
+  };
+  const std::string pair = "certificates: [{cert_file: a, key_file: b}]";
+  EXPECT_EQ(listener(pair), "");
+  EXPECT_NE(listener("certificates: []").find("tls.certificates: is empty"), std::string::npos);
+  EXPECT_NE(listener(pair + ", client_certificates: required").find("needs client_ca_file"), std::string::npos);
+  EXPECT_NE(listener(pair + ", client_ca_file: c").find("every client is let in"), std::string::npos);
+  EXPECT_EQ(listener(pair + ", client_ca_file: c, client_certificates: optional"), "");
+  EXPECT_NE(listener("require_sni: true").find("has no \"certificates\""), std::string::npos);
+}
+
+TEST(Validate, TlsOfAPoolIsOnWhereItHasSettings) {
+  const auto pool = [](std::string_view tls, std::string_view more = "") {
+    return Messages("pools: [{name: a, models: [m], backends: [\"a:1\"], tls: {" + std::string(tls) + "}}]\n" +
+                    std::string(more));
+  };
+  EXPECT_EQ(pool("enabled: true"), "");
+  EXPECT_NE(pool("ca_file: x").find("TLS is off; add enabled: true"), std::string::npos);
+  EXPECT_EQ(pool("enabled: false, ca_file: x"), "");
+  EXPECT_EQ(pool("enabled: false", "defaults: {tls: {enabled: true, ca_file: x}}\n"), "");
+  EXPECT_NE(pool("enabled: true, cert_file: x").find("cert_file and key_file belong together"), std::string::npos);
+  EXPECT_NE(pool("enabled: true, insecure_skip_verify: true").find("warning: pools[0].tls.insecure_skip_verify"),
+            std::string::npos);
+}
+
 TEST(Validate, APoolNeedsABackend) {
   EXPECT_EQ(Messages("pools: [{name: a, backends: []}]\n"),
             "p:2:29: pools[0].backends: is empty; a pool needs a backend\n");

@@ -145,7 +145,9 @@ class _Reader:
 
 
 class FakeBackend:
-    def __init__(self, script=None, host="127.0.0.1", port=0):
+    def __init__(self, script=None, host="127.0.0.1", port=0, tls=None, before_tls=b""):
+        """tls: an ssl.SSLContext to speak with. before_tls: said in plain, before the handshake."""
+        self._tls, self._before_tls = tls, before_tls
         self.script = script or (lambda request: request.answer())
         self.read_bodies = True
         self.healthy = True
@@ -175,13 +177,23 @@ class FakeBackend:
             threading.Thread(target=self._serve, args=(sock, number), daemon=True).start()
 
     def _serve(self, sock, connection):
-        reader, number = _Reader(sock), 0
+        number = 0
         with contextlib.suppress(OSError, Gone), sock:
+            plain = sock
+            if self._before_tls:
+                sock.sendall(self._before_tls)
+            if self._tls:
+                sock = self._tls.wrap_socket(sock, server_side=True)
+                with self._lock:
+                    self._open.add(sock)
+                    self._open.discard(plain)
+            reader = _Reader(sock)
             while True:
                 number += 1
                 self._one(Request(self, connection, number, reader))
         with self._lock:
             self._open.discard(sock)
+            self._open.discard(plain)
 
     def _one(self, request):
         if request.path.startswith("/health"):

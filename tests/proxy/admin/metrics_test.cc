@@ -23,7 +23,10 @@ constexpr MonoTime kNow = 5000 * kSecond;
 // A fleet with two workers, one cache, and a bit of everything on it.
 struct World {
   World() : fleet(FleetOf({}, 2)), workers(2) {
-    for (auto& worker : workers) worker.Pool("main");
+    for (auto& worker : workers) {
+      worker.Pool("main");
+      worker.listeners.Of("public");
+    }
     caches.push_back(std::make_shared<ResultCache>(ResultCacheSettings{.name = "answers"}));
   }
   Scrape At(MonoTime now) {
@@ -34,6 +37,7 @@ struct World {
     scrape.caches = caches;
     scrape.version = "1.2.3";
     scrape.revision = "abc";
+    scrape.tls.certificates = {{.listener = "public", .name = "a.crt", .not_after = absl::FromUnixSeconds(99)}};
     scrape.policy = {.hash = 0xbeef, .generation = 3, .accepted_at = absl::FromUnixSeconds(77)};
     return scrape;
   }
@@ -51,6 +55,28 @@ std::string ValueOf(const std::string& text, const std::string& sample) {
     if (line.starts_with(sample + " ")) return line.substr(sample.size() + 1);
   }
   return "";
+}
+
+// tls_metrics.cc
+TEST(Metrics, TellsOfHandshakesAndCertificatesOfListenersThatSpeakTls) {
+  World world;
+  world.workers[0].listeners.Of("public").full.Add(2);
+  world.workers[1].listeners.Of("public").full.Add();
+  world.workers[1].listeners.Of("public").failures[0].Add();
+  world.workers[1].listeners.Of("plain");
+  Scrape scrape = world.At(kNow);
+  scrape.tls.accepted = 3;
+  scrape.tls.rejected = 1;
+  scrape.tls.last_ok = false;
+  const std::string text = RenderMetrics(scrape);
+  EXPECT_EQ(ValueOf(text, "penstock_tls_handshakes_total{listener=\"public\",result=\"full\"}"), "3");
+  EXPECT_EQ(ValueOf(text, "penstock_tls_handshakes_total{listener=\"public\",result=\"timeout\"}"), "1");
+  EXPECT_EQ(ValueOf(text, "penstock_tls_handshakes_total{listener=\"public\",result=\"alert\"}"), "0");
+  EXPECT_EQ(text.find("listener=\"plain\""), std::string::npos);
+  const std::string one = "{listener=\"public\",pool=\"\",name=\"a.crt\"}";
+  EXPECT_EQ(ValueOf(text, "penstock_certificate_expiry_timestamp_seconds" + one), "99");
+  EXPECT_EQ(ValueOf(text, "penstock_tls_reloads_total{result=\"rejected\"}"), "1");
+  EXPECT_EQ(ValueOf(text, "penstock_tls_last_reload_successful"), "0");
 }
 
 TEST(Metrics, SumsTheCellsOfAllWorkers) {
