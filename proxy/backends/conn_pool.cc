@@ -138,10 +138,14 @@ void ConnPool::DialForWaiting() {
   const size_t each = speaks_ == Speaks::kUnknown ? waiting_.size() : streams_hint_;
   size_t alive = static_cast<size_t>(
       std::ranges::count_if(h2_, [](const auto& conn) { return conn->reusable(); }));
+  // What has not said its settings yet is as good as being dialled.
+  const auto silent = static_cast<size_t>(std::ranges::count_if(
+      h2_, [](const auto& conn) { return conn->reusable() && conn->heard_ == 0; }));
   for (alive += shared_dials_; alive < limits_.connections; ++alive) {
-    if (shared_dials_ * each >= waiting_.size()) return;
-    // The one who waits longest of those that no dial is under way for.
-    const auto next = std::next(waiting_.begin(), static_cast<ptrdiff_t>(shared_dials_ * each));
+    const size_t coming = (shared_dials_ + silent) * each;
+    if (coming >= waiting_.size()) return;
+    // The one who waits longest of those that nothing is under way for.
+    const auto next = std::next(waiting_.begin(), static_cast<ptrdiff_t>(coming));
     const MonoTime left = next->deadline.when() - kGrace - wheel_.now();
     if (left <= 0) return;
     ++shared_dials_;
@@ -261,7 +265,7 @@ void ConnPool::Settle() {
   for (size_t i = h2_.size(); i > 0; --i) {
     H2Conn& conn = *h2_[i - 1];
     if (conn.reusable()) {
-      streams_hint_ = std::max<size_t>(1, conn.calls() + conn.room());
+      if (conn.heard_ != 0) streams_hint_ = std::max<size_t>(1, conn.calls() + conn.room());
       idle |= conn.calls() == 0;
     } else if (conn.calls() == 0) {
       conn.CloseIdle();

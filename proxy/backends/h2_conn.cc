@@ -101,12 +101,15 @@ H2Conn::H2Conn(ConnPool& pool, std::unique_ptr<Stream> stream)
   writer_.out();
   stream_->SetReceiver(this);
   stream_->Resume();
-  heard_ = idle_since_ = pool_.wheel_.now();
+  idle_since_ = pool_.wheel_.now();
   SetPing();
 }
 
 size_t H2Conn::room() const {
   if (!reusable()) return 0;
+  // Until its settings arrive nobody knows how many it takes, and some backends end the
+  // connection over one too many.
+  if (heard_ == 0) return calls_.empty() ? 1 : 0;
   const size_t unwritten = calls_.size() - by_id_.size();
   return codec_->room() - std::min(codec_->room(), unwritten);
 }
@@ -309,7 +312,8 @@ void H2Conn::Close() {
 }
 
 void H2Conn::SetPing() {
-  if (pool_.limits_.ping_interval > 0) ping_.Set(heard_ + pool_.limits_.ping_interval);
+  const MonoTime since = heard_ != 0 ? heard_ : idle_since_;
+  if (pool_.limits_.ping_interval > 0) ping_.Set(since + pool_.limits_.ping_interval);
 }
 
 // Silence for an interval: asks for a sign of life. Still silent after the timeout:

@@ -71,7 +71,8 @@ class _Connection:
         import h2.settings
         self.backend, self.stream = backend, stream
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
-        self.h2.local_settings.update({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: backend.streams})
+        self.h2.local_settings = h2.settings.Settings(client=False, initial_values={
+            h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: backend.streams})
         self.bodies, self.paths = {}, {}
         self.requests, self.last, self.open = 0, None, set()
 

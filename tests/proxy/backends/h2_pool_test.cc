@@ -26,6 +26,19 @@ TEST(H2Pool, ABurstSharesTheDialsThatItNeeds) {
   EXPECT_EQ(world.cells().connections[1].value(), 3);
 }
 
+TEST(H2Pool, UntilABackendHasSaidHowManyItTakesOneRequestGoes) {
+  H2World world({}, Allowing(1));
+  std::array<H2Asker, 5> askers;
+  {
+    Turn::Scope scope(world.turn);
+    for (H2Asker& asker : askers) world.pool->Acquire(asker, kSecond, false);
+  }
+  world.Run();
+  EXPECT_EQ(world.ends.size(), 5u);
+  EXPECT_EQ(world.cells().streams_refused.value(), 0);
+  for (const H2Asker& asker : askers) EXPECT_NE(asker.call, nullptr);
+}
+
 TEST(H2Pool, FillsOneConnectionBeforeItOpensAnother) {
   H2World world({}, Allowing(2));
   std::array<H2Asker, 5> askers;
