@@ -37,7 +37,8 @@ std::string ChoiceWords(std::string_view words) {
   const bool numbers = words.find_first_not_of("0123456789.|") == std::string_view::npos;
   std::string list = JoinWords(words);
   if (!numbers) return list;
-  for (const char c : words) list += c == '|' ? "," : "";
+  list += ", ";
+  for (const char c : words) list += c == '|' ? std::string(", ") : std::string(1, c);
   return list;
 }
 

@@ -79,7 +79,7 @@ TEST(CheckTlsFiles, NamesThePlaceTheFileAndTheCure) {
   FilesWorld w;
   EXPECT_EQ(w.Check(), "");
   std::swap(w.files["/etc/a.key"], w.files["/b.key"]);
-  EXPECT_TRUE(Contains(w.Check(), "/etc/policy.yaml:7:52: server.listeners[0].tls.certificates[0].key_file: "
+  EXPECT_TRUE(Contains(w.Check(), "/etc/policy.yaml:7:53: server.listeners[0].tls.certificates[0].key_file: "
                                   "a.key: is not the key of CN=a.example"))
       << w.Check();
   EXPECT_TRUE(Contains(w.Check(), "certificates[1].key_file: /b.key: is not the key of CN=b.example"));
