@@ -13,14 +13,15 @@
 
 #include "absl/time/time.h"
 #include "config/connections.h"
+#include "config/forwarding.h"
+#include "config/listener.h"
 #include "config/tls.h"
 
 namespace penstock::config {
 
 // Where a value stands in the policy file, for messages; line 0: a default.
 struct Location {
-  int line = 0;
-  int column = 0;
+  int line = 0, column = 0;
 };
 
 // Requests beyond a limit get the clear answer named beside it.
@@ -36,13 +37,6 @@ struct Limits {
   uint64_t event_bytes = 1024 * 1024;        // One server-sent event; 502.
 };
 
-struct Listener {
-  std::string name = "public";
-  std::string address = "127.0.0.1:8080";    // HOST:PORT, [V6]:PORT; port 0: any free one.
-  bool debug_headers = false;                // Adds x-penstock-backend and x-penstock-decision.
-  ListenerTls tls;
-};
-
 struct Server {
   std::vector<Listener> listeners;           // At least one; a default one if none is given.
   std::string admin_address = "127.0.0.1:9901";
@@ -53,6 +47,8 @@ struct Server {
   absl::Duration tls_handshake_timeout = absl::Seconds(10);
   absl::Duration drain_timeout = absl::Seconds(30);        // After SIGTERM: requests.
   absl::Duration drain_stream_timeout = absl::Seconds(120);  // After SIGTERM: streams.
+  PathNormalization path_normalization = PathNormalization::kNormalize;
+  Forwarding forwarding;
   Limits limits;
 };
 
@@ -98,6 +94,7 @@ struct Timeouts {
   absl::Duration first_token = absl::Seconds(60);  // Streams: request sent to first data event.
   absl::Duration response = absl::Minutes(10);     // Other answers: request sent to their head.
   absl::Duration idle = absl::Seconds(60);         // Between two reads of an answer.
+  absl::Duration tunnel = absl::Hours(1);          // An upgraded connection on which nothing moves.
 };
 
 struct Retry {
@@ -156,6 +153,7 @@ struct Pool {
   BackendTls tls;
   Auth auth;
   std::string cache;                         // Name of a cache; empty: none.
+  std::vector<std::string> upgrades;         // Protocols that a client may change to: websocket.
   Location where;
 };
 

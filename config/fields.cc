@@ -193,6 +193,12 @@ constexpr Field kListenerFields[] = {
     Flag<&Listener::debug_headers>("debug_headers",
                                    "Answers carry x-penstock-backend and x-penstock-decision."),
     Part<&Listener::tls>("tls", kListenerTls, "Speak TLS; not given: plain HTTP."),
+    Choice<&Listener::proxy_protocol>("proxy_protocol", "off|required",
+                                      "Connections begin with a PROXY header, version 1 or 2, "
+                                      "which says who the client is; without one they are closed."),
+    Texts<&Listener::proxy_protocol_from>(
+        "proxy_protocol_from", "Addresses and ranges that may send it; others are closed; "
+                               "not given: everybody.", 256),
 };
 constexpr Section kListener = {.fields = kListenerFields, .short_key = "address"};
 
@@ -237,6 +243,34 @@ constexpr Field kLimitFields[] = {
 };
 constexpr Section kLimits = {.fields = kLimitFields};
 
+constexpr std::string_view kForwardWords = "append|replace|ignore|remove";
+constexpr Field kForwardingFields[] = {
+    Flag<&Forwarding::use_remote_address>(
+        "use_remote_address", "The client is who connects; false: X-Forwarded-For says who it is."),
+    Count<&Forwarding::xff_num_trusted_hops>(
+        "xff_num_trusted_hops", "Proxies in front of this one whose X-Forwarded-For counts.", 0, 32),
+    Texts<&Forwarding::xff_trusted_cidrs>(
+        "xff_trusted_cidrs", "Peers whose word counts, by address or range; in place of a number.", 256),
+    Choice<&Forwarding::x_forwarded_for>(
+        "x_forwarded_for", kForwardWords,
+        "Append the peer to what a trusted peer said, replace it by the client, ignore (pass on what "
+        "anybody sent), or remove."),
+    Choice<&Forwarding::x_forwarded_proto>("x_forwarded_proto", kForwardWords,
+                                           "http or https; append: a trusted peer's stays."),
+    Choice<&Forwarding::x_forwarded_host>("x_forwarded_host", kForwardWords,
+                                          "The host that was asked for; append: a trusted peer's stays."),
+    Choice<&Forwarding::forwarded>("forwarded", kForwardWords, "The same in one field, RFC 7239."),
+    Choice<&Forwarding::client_cert>("forward_client_cert_details", "sanitize|always_forward_only",
+                                     "Drop x-forwarded-client-cert, or pass it on from anybody."),
+    Flag<&Forwarding::preserve_external_request_id>(
+        "preserve_external_request_id", "Keep a valid x-request-id; false: only a trusted peer's."),
+    Text<&Forwarding::via>("via", "Our name in Via, both ways; a request that has it already is 508."),
+    Texts<&Forwarding::internal_only_headers>(
+        "internal_only_headers",
+        "Fields that only trusted peers may send, NAME or PREFIX*; x-penstock-* always is one.", 64),
+};
+constexpr Section kForwarding = {.fields = kForwardingFields};
+
 constexpr Field kServerFields[] = {
     List<&Server::listeners>("listeners", kListener,
                              "Where clients connect; none: one on 127.0.0.1:8080.", 16),
@@ -245,6 +279,12 @@ constexpr Field kServerFields[] = {
                                   256),
     Group("timeouts", kServerTimeouts, "How long clients may take."),
     Part<&Server::limits>("limits", kLimits, "What a client may ask for."),
+    Choice<&Server::path_normalization>(
+        "path_normalization", "normalize|strict",
+        "Paths with //, . or ..: resolved before they are routed and forwarded, or 400. An escaped "
+        "slash is 400 in any case."),
+    Part<&Server::forwarding>("forwarding", kForwarding,
+                              "Who the client is, and what backends are told of it."),
 };
 constexpr Section kServer = {.fields = kServerFields};
 
@@ -305,6 +345,8 @@ constexpr Field kTimeoutFields[] = {
     Time<&Timeouts::first_token>("first_token", "Streams: request sent to first token."),
     Time<&Timeouts::response>("response", "Other answers: request sent to their first byte."),
     Time<&Timeouts::idle>("idle", "Between two reads of an answer."),
+    Time<&Timeouts::tunnel>("tunnel", "An upgraded connection on which nothing moves, either way.",
+                            kMs, 24 * kHour),
 };
 constexpr Section kTimeouts = {.fields = kTimeoutFields};
 
@@ -399,6 +441,8 @@ constexpr Field kPoolFields[] = {
     Required(List<&Pool::backends>("backends", kBackend, "The engines.", 1024)),
     Part<&Pool::auth>("auth", kAuth, "What happens to the Authorization header."),
     Name<&Pool::cache>("cache", "The cache that answers are kept in; not given: none."),
+    Texts<&Pool::upgrades>("upgrades", "Protocols that a connection may change to: websocket; "
+                                       "not given: none, Upgrade is dropped.", 8),
     Part<&Pool::load_balancing>("load_balancing", kLoadBalancing, "How a backend is chosen."),
     Part<&Pool::health_check>("health_check", kHealthCheck, "Active checks."),
     Part<&Pool::circuit_breaker>("circuit_breaker", kCircuitBreaker,

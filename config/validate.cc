@@ -8,6 +8,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
+#include "proxy/base/ip.h"
 #include "proxy/base/suggest.h"
 
 namespace penstock::config {
@@ -35,6 +36,14 @@ bool Reaches(const HostPort& address, const HostPort& listener) {
   return address.host == listener.host ||
          (IsEveryAddress(listener.host) &&
           (IsLoopback(address.host) || IsEveryAddress(address.host)));
+}
+
+// RFC 9110 5.6.2, without what only makes names hard to read.
+bool IsToken(std::string_view text) {
+  return std::all_of(text.begin(), text.end(), [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' ||
+           c == '.' || c == '_';
+  });
 }
 
 class Validator {
@@ -104,6 +113,8 @@ class Validator {
     for (size_t i = 0; i < server.listeners.size(); ++i) {
       CheckListenerTls(server.listeners[i].tls, fmt::format("server.listeners[{}].tls", i));
     }
+    for (size_t i = 0; i < server.listeners.size(); ++i) CheckProxyProtocol(i);
+    CheckForwarding();
     const Limits& limits = server.limits;
     if (limits.request_line_bytes > limits.header_bytes) {
       Error("server.limits.request_line_bytes",
@@ -143,7 +154,61 @@ class Validator {
     }
   }
 
+  void CheckRanges(const std::string& path, const std::vector<std::string>& ranges) {
+    for (size_t i = 0; i < ranges.size(); ++i) {
+      if (ParseIpRange(ranges[i])) continue;
+      Error(fmt::format("{}[{}]", path, i),
+            fmt::format("\"{}\" is no address and no range of them; write 10.0.0.7, 10.0.0.0/8 or "
+                        "fd00::/8, with no bits set beyond the prefix", ranges[i]));
+    }
+  }
+
+  void CheckProxyProtocol(size_t index) {
+    const Listener& listener = config_.server.listeners[index];
+    const std::string path = fmt::format("server.listeners[{}].proxy_protocol_from", index);
+    CheckRanges(path, listener.proxy_protocol_from);
+    if (listener.proxy_protocol == ProxyProtocol::kOff && !listener.proxy_protocol_from.empty()) {
+      Error(path, "is only used with proxy_protocol: required");
+    }
+  }
+
+  void CheckForwarding() {
+    const Forwarding& forwarding = config_.server.forwarding;
+    const std::string path = "server.forwarding";
+    CheckRanges(path + ".xff_trusted_cidrs", forwarding.xff_trusted_cidrs);
+    if (!forwarding.xff_trusted_cidrs.empty() && forwarding.xff_num_trusted_hops > 0) {
+      Error(path + ".xff_num_trusted_hops",
+            "and xff_trusted_cidrs are two ways to say whom to trust; leave one out");
+    }
+    if (!forwarding.xff_trusted_cidrs.empty() && !forwarding.use_remote_address) {
+      Error(path + ".use_remote_address", "false trusts every peer, yet xff_trusted_cidrs names some");
+    }
+    if (!IsToken(forwarding.via)) {
+      Error(path + ".via", fmt::format("\"{}\" is no name; write letters, digits, - and .", forwarding.via));
+    }
+    for (size_t i = 0; i < forwarding.internal_only_headers.size(); ++i) {
+      std::string_view name = forwarding.internal_only_headers[i];
+      if (!name.empty() && name.back() == '*') name.remove_suffix(1);
+      if (!name.empty() && IsToken(name)) continue;
+      Error(fmt::format("{}.internal_only_headers[{}]", path, i),
+            fmt::format("\"{}\" is neither a field's name nor the beginning of one and *", name));
+    }
+  }
+
+  void CheckUpgrades(const Pool& pool, const std::string& path) {
+    if (!pool.upgrades.empty() && pool.connections.protocol == Protocol::kHttp2) {
+      Error(path + ".upgrades", "need HTTP/1 to the backends, yet connections.protocol is http2");
+    }
+    for (size_t i = 0; i < pool.upgrades.size(); ++i) {
+      if (pool.upgrades[i] == "websocket") continue;
+      Error(fmt::format("{}.upgrades[{}]", path, i),
+            fmt::format("\"{}\" cannot be passed on; the only protocol to change to is websocket",
+                        pool.upgrades[i]));
+    }
+  }
+
   void CheckPool(const Pool& pool, const std::string& path) {
+    CheckUpgrades(pool, path);
     if (pool.backends.empty()) Error(path + ".backends", "is empty; a pool needs a backend");
     CheckNames(path + ".backends", pool.backends);
     absl::flat_hash_map<std::string, size_t> addresses;

@@ -101,8 +101,7 @@ absl::Status Server::Bind(const config::Config& config) {
     if (!address.ok()) return address.status();
     // Workers share the port with each other, but not with another program.
     RETURN_IF_ERROR(CheckPortFree(*address));
-    const auto entrance =
-        std::make_shared<const Entrance>(Entrance{listener.debug_headers, listeners_.size()});
+    const auto entrance = std::make_shared<const Entrance>(EntranceOf(listener, listeners_.size()));
     for (auto& worker : workers_) {
       address = worker->Listen(*address, listener.name, entrance);
       if (!address.ok()) return address.status();

@@ -117,6 +117,13 @@ void AddWorkers(const Scrape& scrape, Families& families) {
   total("penstock_client_connections", &WorkerMetrics::client_connections);
   total("penstock_client_connections_total", &WorkerMetrics::client_connections_total);
   total("penstock_client_connections_refused_total", &WorkerMetrics::client_connections_refused);
+  for (size_t i = 0; i < kProxyHeaderFaultNames.size(); ++i) {
+    double sum = 0;
+    for (const WorkerMetrics* worker : scrape.workers) {
+      sum += static_cast<double>(worker->proxy_header_faults[i].value());
+    }
+    families.Add("penstock_proxy_protocol_errors_total", {{"reason", kProxyHeaderFaultNames[i]}}, sum);
+  }
   total("penstock_client_protocol_errors_total", &WorkerMetrics::protocol_errors);
   total("penstock_buffered_request_bytes", &WorkerMetrics::buffered_bytes);
   for (size_t i = 0; i < scrape.workers.size(); ++i) {

@@ -26,6 +26,8 @@ constexpr auto kClients = std::to_array<MetricInfo>({
     {"penstock_client_connections_total", kCounter, "", "Client connections accepted"},
     {"penstock_client_connections_refused_total", kCounter, "",
      "Client connections closed at accept, over the limit"},
+    {"penstock_proxy_protocol_errors_total", kCounter, "reason",
+     "Client connections closed for want of a good PROXY header: invalid, timeout, untrusted"},
     {"penstock_client_protocol_errors_total", kCounter, "",
      "Client connections refused for bytes that are no valid HTTP"},
     {"penstock_buffered_request_bytes", kGauge, "",

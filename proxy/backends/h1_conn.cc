@@ -36,6 +36,9 @@ void H1Conn::WriteBody(std::string_view data) {
 void H1Conn::WriteEnd(std::span<const Header> trailers) {
   request_ended_ = true;
   codec_->WriteEnd(writer_.out(), message_, trailers);
+  if (!tunnel_) return;
+  writer_.Flush();
+  stream_->Shutdown();
 }
 
 bool H1Conn::above_mark() {
@@ -82,6 +85,7 @@ void H1Conn::OnWritable() {
 }
 
 void H1Conn::OnResponse(MessageId, ResponseHead& head) {
+  tunnel_ = head.status == 101;
   if (user_ != nullptr) user_->OnAnswerHead(head);
 }
 

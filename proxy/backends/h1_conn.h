@@ -57,6 +57,7 @@ class H1Conn final : public BackendCall, public StreamReceiver, public CodecRece
   bool reused_ = false;
   bool answer_begun_ = false;
   bool request_ended_ = false;
+  bool tunnel_ = false;        // The answer was 101.
   bool ended_ = false;         // The backend sends no more.
   bool closed_ = false;
   bool feeding_ = false;       // Inside OnData.

@@ -94,10 +94,11 @@ inline constexpr std::array<std::string_view, 17> kFlagNames = {
     "UH", "UF", "UO", "NR", "URX", "UT", "UC", "DC", "RL", "IH", "UPE", "HT", "BT", "FT", "SI", "TT", "DE"};
 
 enum class TimeoutKind : uint8_t { kConnect, kRequestHeaders, kRequestBody, kFirstToken, kResponse,
-                                   kTry, kIdle, kTotal, kDeadline, kKeepAlive, kQueue };
-inline constexpr std::array<std::string_view, 11> kTimeoutNames = {
+                                   kTry, kIdle, kTotal, kDeadline, kKeepAlive, kQueue,
+                                   kTunnel };
+inline constexpr std::array<std::string_view, 12> kTimeoutNames = {
     "connect", "request_headers", "request_body", "first_token", "response", "try",
-    "idle", "total", "deadline", "keep_alive", "queue"};
+    "idle", "total", "deadline", "keep_alive", "queue", "tunnel"};
 
 // What a request was doing when its deadline passed.
 enum class Stage : uint8_t { kBody, kQueue, kBackOff, kConnect, kAnswer, kStream, kShared };
@@ -107,8 +108,8 @@ inline constexpr std::array<std::string_view, 7> kStageNames = {
 // How a hedge ended: it won, it lost, it failed; or there was none, because the budget
 // was spent or no other backend was there.
 enum class HedgeResult : uint8_t { kWon, kLost, kFailed, kNoBudget, kNoBackend };
-inline constexpr std::array<std::string_view, 5> kHedgeResultNames = {"won", "lost", "failed", "no_budget",
-                                                                      "no_backend"};
+inline constexpr std::array<std::string_view, 5> kHedgeResultNames = {
+    "won", "lost", "failed", "no_budget", "no_backend"};
 
 enum class RetryReason : uint8_t { kConnect, kReset, kBusy, kStatus, kTimeout, kRefused };
 inline constexpr std::array<std::string_view, 6> kRetryReasonNames = {
@@ -117,6 +118,9 @@ inline constexpr std::array<std::string_view, 6> kRetryReasonNames = {
 enum class CacheResult : uint8_t { kHit, kMiss, kStale, kBypass, kCoalesced };
 inline constexpr std::array<std::string_view, 5> kCacheResultNames = {"hit", "miss", "stale",
                                                                       "bypass", "coalesced"};
+
+enum class ProxyHeaderFault : uint8_t { kInvalid, kTimeout, kUntrusted };
+inline constexpr std::array<std::string_view, 3> kProxyHeaderFaultNames = {"invalid", "timeout", "untrusted"};
 
 enum class LbOutcome : uint8_t { kPicked, kPanic, kRefused };
 inline constexpr std::array<std::string_view, 3> kLbOutcomeNames = {"picked", "panic", "refused"};
@@ -172,6 +176,7 @@ struct alignas(64) WorkerMetrics {
   Cell client_connections;                                 // Open now.
   Cell client_connections_total;
   Cell client_connections_refused;                         // Over the limit.
+  std::array<Cell, kProxyHeaderFaultNames.size()> proxy_header_faults;
   Cell protocol_errors;                                    // Client bytes refused as HTTP.
   Cell buffered_bytes;                                     // Request bodies held.
   HistogramCells<kOverheadBounds> loop_delay;              // How late a turn of the loop began.

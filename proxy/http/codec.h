@@ -37,7 +37,8 @@ class CodecReceiver {
   // which both sides of the message ended or it was reset.
   virtual void OnRequest(MessageId id, RequestHead& head) { (void)id, (void)head; }
   // Client role; views are valid until the message ends (HTTP/2: as above). Never
-  // 1xx but, on HTTP/1, 101.
+  // 1xx but, on HTTP/1, the 101 that the request asked for: from then on the bytes of
+  // both directions are OnBody and WriteBody as they are, until OnMessageEnd and WriteEnd.
   virtual void OnResponse(MessageId id, ResponseHead& head) { (void)id, (void)head; }
   virtual void OnInterim(MessageId id, ResponseHead& head) { (void)id, (void)head; }
   virtual void OnBody(MessageId id, std::string_view data) = 0;
@@ -110,14 +111,16 @@ class Codec {
   // Client role: begins a request and returns its id. `extra` follows
   // head.headers; dropped fields are left out; the codec writes the framing
   // fields from head.framing. Host comes from head.headers or head.authority;
-  // Expect is not passed on. REQUIRES: HTTP/1: idle(). HTTP/2: where
+  // Expect is not passed on. head.upgrade asks for the protocol of the Upgrade field
+  // (HTTP/1 only). REQUIRES: HTTP/1: idle(). HTTP/2: where
   // room() is 0 by now, it waits, or is told OnMessageReset(kRefusedStream).
   virtual MessageId WriteRequest(Gather& out, const RequestHead& head,
                                  std::span<const Header> extra) = 0;
   // Server role: begins the answer to `id`. head.keep_alive is not looked at (it
   // speaks of the connection that the head came from). Connection: close is added where the
   // connection will not be kept; chunked towards HTTP/1.0 becomes until-close;
-  // no body is written for HEAD, 204 and 304.
+  // no body is written for HEAD, 204 and 304. HTTP/1: after 101, which a request must
+  // have asked for, what the client sends is told by OnBody as it is.
   virtual void WriteResponse(Gather& out, MessageId id, const ResponseHead& head,
                              std::span<const Header> extra) = 0;
   virtual void WriteContinue(Gather& out, MessageId id) = 0;  // 100 Continue.

@@ -127,6 +127,10 @@ size_t H1Codec::Feed(std::string_view bytes) {
   }
   size_t taken = 0;
   while (taken < bytes.size() && state_ == State::kReading) taken += Parse(bytes.substr(taken));
+  if (taken < bytes.size() && state_ == State::kTunnel) {
+    receiver_.OnBody(id_, bytes.substr(taken));
+    return bytes.size();
+  }
   return state_ == State::kDone ? bytes.size() : taken;
 }
 
@@ -236,7 +240,7 @@ int H1Codec::CheckTrailers() {
 
 int H1Codec::OnHeadEnd() {
   head_done_ = true;
-  parser_.upgrade = 0;   // No tunnels: what follows an upgrade request is HTTP.
+  parser_.upgrade = 0;   // What follows a request to upgrade is HTTP until a 101 was written.
   if (const int error = OnVersionEnd(); error != 0) return error;
   head_.EndLine();
   const int result = server() ? OnRequestHead() : OnResponseHead();
@@ -279,7 +283,11 @@ int H1Codec::OnResponseHead() {
     receiver_.OnInterim(id_, response_);
     return 1;
   }
-  if (response_.status == 101) response_.keep_alive = false;
+  if (response_.status == 101) {
+    if (!upgrade_asked_) return Refuse(502, "unasked_upgrade", "a 101 that nobody asked for");
+    response_.keep_alive = false;
+    Open(Framing::kUntilClose, 0);
+  }
   keep_alive_ = keep_alive_ && response_.keep_alive;
   receiver_.OnResponse(id_, response_);
   return to_head_ || response_.framing == Framing::kNone ? 1 : 0;
@@ -336,6 +344,10 @@ void H1Codec::Fail(ProtocolError error) {
 void H1Codec::FeedEnd() {
   if (peer_ended_ || state_ == State::kFailed) return;
   peer_ended_ = true;
+  if (state_ == State::kTunnel) {
+    state_ = State::kDone;
+    return receiver_.OnMessageEnd(id_, {});
+  }
   if (state_ != State::kReading) return;
   const bool in_answer = !server() && exchange_open_;
   if (in_answer && head_done_ && response_.framing == Framing::kUntilClose) {
@@ -351,7 +363,7 @@ void H1Codec::BeginMessage() {
   state_ = State::kReading;
   begun_ = head_done_ = message_over_ = version_seen_ = field_open_ = false;
   head_bytes_ = target_bytes_ = extension_bytes_ = 0;
-  answered_ = to_head_ = false;
+  answered_ = to_head_ = tunnel_ = false;
   minor_version_ = 1;
   before_.clear();
   head_.Clear();
@@ -365,11 +377,16 @@ void H1Codec::FinishMessage(bool bytes_follow) {
   state_ = State::kWaiting;
   if (!server()) return FinishAnswer(bytes_follow);
   receiver_.OnMessageEnd(id_, trailers_.headers);
+  if (state_ == State::kWaiting && tunnel_) state_ = State::kTunnel;
   if (state_ == State::kWaiting && next_wanted_) Advance();
 }
 
 void H1Codec::FinishAnswer(bool bytes_follow) {
-  if (response_.status < 200 && response_.status != 101) return BeginMessage();
+  if (response_.status == 101) {
+    state_ = State::kTunnel;
+    return;
+  }
+  if (response_.status < 200) return BeginMessage();
   exchange_open_ = false;
   if (bytes_follow || outgoing_.open) keep_alive_ = false;
   receiver_.OnMessageEnd(id_, trailers_.headers);

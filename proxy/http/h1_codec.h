@@ -50,6 +50,7 @@ class H1Codec final : public Codec {
   enum class State : uint8_t {
     kReading,   // Bytes are parsed.
     kWaiting,   // A message is over; the next begins with NextMessage() or WriteRequest().
+    kTunnel,    // After 101: bytes are handed on as they come.
     kDone,      // No message follows; bytes are ignored.
     kFailed,    // Beyond use; bytes are not taken.
   };
@@ -126,6 +127,8 @@ class H1Codec final : public Codec {
   bool to_head_ = false;         // The request of this exchange is a HEAD.
   uint8_t minor_version_ = 1;    // Of the request of this exchange (server role).
   bool answered_ = false;        // Server: WriteResponse was called for it.
+  bool upgrade_asked_ = false;   // Client: the request asked for another protocol.
+  bool tunnel_ = false;          // Server: the answer was 101.
   int interim_count_ = 0;
 
   bool head_done_ = false;

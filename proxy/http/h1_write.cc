@@ -119,6 +119,7 @@ MessageId H1Codec::WriteRequest(Gather& out, const RequestHead& head,
   exchange_open_ = true;
   interim_count_ = 0;
   to_head_ = head.method == "HEAD";
+  upgrade_asked_ = head.upgrade;
   const Header* const host = Find(head.headers, KnownHeader::kHost);
   const std::string_view authority =
       host != nullptr && !host->dropped ? host->value : head.authority;
@@ -135,7 +136,11 @@ MessageId H1Codec::WriteRequest(Gather& out, const RequestHead& head,
              head.method == "PATCH") {
     CopyAll(out, "content-length: ", Digits(outgoing_.left), "\r\n");
   }
-  if (closing_) out.Copy("connection: close\r\n");
+  if (upgrade_asked_) {
+    out.Copy("connection: upgrade\r\n");
+  } else if (closing_) {
+    out.Copy("connection: close\r\n");
+  }
   out.Copy("\r\n");
   return id_;
 }
@@ -167,7 +172,13 @@ void H1Codec::WriteResponse(Gather& out, MessageId id, const ResponseHead& head,
     CopyAll(out, "content-length: ", Digits(length), "\r\n");
   }
   Open(to_head_ ? Framing::kNone : framing, head.content_length);
-  if (!keep_alive_ || closing_ || peer_ended_) {
+  if (head.status == 101) {
+    tunnel_ = true;
+    keep_alive_ = false;
+    if (state_ == State::kWaiting) state_ = State::kTunnel;
+    Open(Framing::kUntilClose, 0);
+    out.Copy("connection: upgrade\r\n");
+  } else if (!keep_alive_ || closing_ || peer_ended_) {
     keep_alive_ = false;
     out.Copy("connection: close\r\n");
   } else if (minor_version_ == 0) {

@@ -50,6 +50,7 @@ constexpr Known kLength6[] = {
 constexpr Known kLength7[] = {
     {"trailer", KnownHeader::kTrailer},
     {"upgrade", KnownHeader::kUpgrade}};
+constexpr Known kLength9[] = {{"forwarded", KnownHeader::kForwarded}};
 constexpr Known kLength10[] = {
     {"connection", KnownHeader::kConnection},
     {"user-agent", KnownHeader::kUserAgent},
@@ -66,14 +67,20 @@ constexpr Known kLength13[] = {
 constexpr Known kLength14[] = {
     {"content-length", KnownHeader::kContentLength},
     {"x-should-retry", KnownHeader::kXShouldRetry}};
-constexpr Known kLength15[] = {{"accept-encoding", KnownHeader::kAcceptEncoding}};
+constexpr Known kLength15[] = {
+    {"accept-encoding", KnownHeader::kAcceptEncoding},
+    {"x-forwarded-for", KnownHeader::kXForwardedFor}};
 constexpr Known kLength16[] = {
     {"content-encoding", KnownHeader::kContentEncoding},
-    {"proxy-connection", KnownHeader::kProxyConnection}};
-constexpr Known kLength17[] = {{"transfer-encoding", KnownHeader::kTransferEncoding}};
+    {"proxy-connection", KnownHeader::kProxyConnection},
+    {"x-forwarded-host", KnownHeader::kXForwardedHost}};
+constexpr Known kLength17[] = {
+    {"transfer-encoding", KnownHeader::kTransferEncoding},
+    {"x-forwarded-proto", KnownHeader::kXForwardedProto}};
 constexpr Known kLength18[] = {{"x-penstock-backend", KnownHeader::kXPenstockBackend}};
 constexpr Known kLength19[] = {{"x-penstock-decision", KnownHeader::kXPenstockDecision}};
 constexpr Known kLength21[] = {{"endpoint-load-metrics", KnownHeader::kEndpointLoadMetrics}};
+constexpr Known kLength23[] = {{"x-forwarded-client-cert", KnownHeader::kXForwardedClientCert}};
 constexpr Known kLength28[] = {
     {"endpoint-load-metrics-format", KnownHeader::kEndpointLoadMetricsFormat}};
 
@@ -103,6 +110,7 @@ KnownHeader LookUpHeader(std::string_view name) {
     case 4: return Among(kLength4, name);
     case 6: return Among(kLength6, name);
     case 7: return Among(kLength7, name);
+    case 9: return Among(kLength9, name);
     case 10: return Among(kLength10, name);
     case 11: return Among(kLength11, name);
     case 12: return Among(kLength12, name);
@@ -114,6 +122,7 @@ KnownHeader LookUpHeader(std::string_view name) {
     case 18: return Among(kLength18, name);
     case 19: return Among(kLength19, name);
     case 21: return Among(kLength21, name);
+    case 23: return Among(kLength23, name);
     case 28: return Among(kLength28, name);
     default: return KnownHeader::kOther;
   }

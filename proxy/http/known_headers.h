@@ -10,9 +10,10 @@ enum class KnownHeader : uint8_t {
   kOther,
   kAccept, kAcceptEncoding, kAge, kAuthorization, kCacheControl, kCacheStatus, kConnection,
   kContentEncoding, kContentLength, kContentType, kDate, kEndpointLoadMetrics,
-  kEndpointLoadMetricsFormat, kExpect, kHost, kKeepAlive, kProxyConnection, kProxyStatus,
+  kEndpointLoadMetricsFormat, kExpect, kForwarded, kHost, kKeepAlive, kProxyConnection, kProxyStatus,
   kRetryAfter, kServer, kTe, kTrailer, kTransferEncoding, kUpgrade, kUserAgent, kVia,
-  kXPenstockBackend, kXPenstockDecision, kXRequestId, kXShouldRetry,
+  kXForwardedClientCert, kXForwardedFor, kXForwardedHost, kXForwardedProto, kXPenstockBackend,
+  kXPenstockDecision, kXRequestId, kXShouldRetry,
 };
 
 // ASCII case-insensitive; no allocation; a switch on length, then a compare.

@@ -51,9 +51,15 @@ bool IsProtected(KnownHeader id) {
     case KnownHeader::kContentType:
     case KnownHeader::kDate:
     case KnownHeader::kExpect:
+    case KnownHeader::kForwarded:
     case KnownHeader::kHost:
     case KnownHeader::kRetryAfter:
     case KnownHeader::kTransferEncoding:
+    case KnownHeader::kVia:
+    case KnownHeader::kXForwardedClientCert:
+    case KnownHeader::kXForwardedFor:
+    case KnownHeader::kXForwardedHost:
+    case KnownHeader::kXForwardedProto:
     case KnownHeader::kXRequestId:
       return true;
     default:

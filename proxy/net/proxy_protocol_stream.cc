@@ -44,6 +44,7 @@ void ProxyProtocolStream::OnData(std::string_view data) {
   open_ = false;
   deadline_.Clear();
   announced_ = std::move(header.client);
+  secure_ = header.tls;
   data.remove_prefix(verdict.length - before);
   begun_ = std::string();
   if (!data.empty() && receiver_ != nullptr) receiver_->OnData(data);  // May destroy this.

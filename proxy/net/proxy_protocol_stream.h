@@ -33,6 +33,7 @@ class ProxyProtocolStream final : public Stream, public StreamReceiver {
   size_t high_mark() const override { return inner_->high_mark(); }
   void Shutdown() override { inner_->Shutdown(); }
   void Reset() override;
+  bool secure() const override { return secure_ || inner_->secure(); }
   std::string_view peer() const override { return announced_.empty() ? inner_->peer() : announced_; }
 
   void OnData(std::string_view data) override;
@@ -49,6 +50,7 @@ class ProxyProtocolStream final : public Stream, public StreamReceiver {
   absl::AnyInvocable<void(Fault)> on_fault_;
   std::string begun_;            // Of a header that is not whole.
   std::string announced_;
+  bool secure_ = false;          // Says the header.
   bool open_ = true;             // The header is still awaited.
   bool failed_ = false;
 };

@@ -62,6 +62,8 @@ class Stream {
 
   // What TLS settled; nullptr: the bytes go as they are. Lives as long as the stream.
   virtual const TlsInfo* tls() const { return nullptr; }
+  // The client spoke TLS: to us, or to the balancer in front that says so.
+  virtual bool secure() const { return tls() != nullptr; }
   // The protocol agreed on ("h2", "http/1.1"); empty: no TLS, or nothing agreed on.
   std::string_view alpn() const { return tls() == nullptr ? std::string_view() : tls()->alpn; }
 };

@@ -55,12 +55,18 @@ void Exchange::Start(Session& session, MessageId id, RequestHead& head) {
   snapshot_ = context_.snapshot;
   start_ = context_.loop.now();
   phase_ = Phase::kBody;
-  if (context_.access_log != nullptr) client_.assign(session.peer());
+  const bool first_time = forwarding_.Read(snapshot_->forwarding, session.peer(), session.secure(), head_);
+  if (context_.access_log != nullptr) client_.assign(forwarding_.client());
   request_complete_ = head_.framing == Framing::kNone;
   SetRequestId();
   DropHopByHop(head_.headers);
+  if (!first_time) {
+    return Fail(ReplyCode::kLoopDetected, fmt::format("this request has passed {} before: its Via says so",
+                                                      snapshot_->server().forwarding.via));
+  }
   if (!Admit() || AnswerLocally()) return;
   inference_ = IsInferencePath(head_.method, head_.path);
+  if (inference_ && !TakesEncoding()) return;
   grpc_ = !inference_ && IsGrpc(head_);
   const config::Limits& limits = snapshot_->server().limits;
   if (inference_ && head_.framing == Framing::kLength && head_.content_length > limits.request_body) {
@@ -71,14 +77,25 @@ void Exchange::Start(Session& session, MessageId id, RequestHead& head) {
   if (head_.expect_continue) session_->WriteContinue(id_);
   deadline_.Set(start_ + ToMicros(snapshot_->server().request_body_idle_timeout));
   if (inference_) return;  // OnRequestEnd goes on.
-  if (FindPool("") && Authorize()) Dispatch();
+  if (!FindPool("") || !Authorize()) return;
+  if (head_.upgrade) FindUpgrade();
+  Dispatch();
+}
+
+// A body is read as it comes: unpacking could make much of little.
+bool Exchange::TakesEncoding() {
+  const Header* const encoding = Find(head_.headers, KnownHeader::kContentEncoding);
+  if (encoding == nullptr || EqualsIgnoringCase(encoding->value, "identity")) return true;
+  Fail(ReplyCode::kUnsupportedMedia, "a prompt is sent without Content-Encoding");
+  return false;
 }
 
 void Exchange::SetRequestId() {
+  const bool keep = snapshot_->server().forwarding.preserve_external_request_id || forwarding_.trusted();
   for (Header& header : head_.headers) {
     if (header.id != KnownHeader::kXRequestId) continue;
     header.dropped = true;
-    if (request_id_.empty() && ValidRequestId(header.value)) {
+    if (keep && request_id_.empty() && ValidRequestId(header.value)) {
       std::memcpy(request_id_storage_.data(), header.value.data(), header.value.size());
       request_id_ = {request_id_storage_.data(), header.value.size()};
     }
@@ -105,6 +122,12 @@ bool Exchange::Admit() {
 }
 
 bool Exchange::AnswerLocally() {
+  if (head_.path == "*") {   // OPTIONS of the proxy itself.
+    const Header allow{"allow", kMethods};
+    Reply(200, "", std::span(&allow, 1));
+    Finish();
+    return true;
+  }
   if (head_.method != "GET" || !head_.path.starts_with("/v1/models")) return false;
   const bool any_models = std::any_of(snapshot_->fleet->config->pools.begin(),
                                       snapshot_->fleet->config->pools.end(),
@@ -132,6 +155,7 @@ bool Exchange::AnswerLocally() {
 void Exchange::OnRequestBody(std::string_view data) {
   bytes_received_ += data.size();
   if (phase_ == Phase::kDone) return;
+  if (tunnel_) return OnTunnelBytes(data);
   deadline_.Set(std::max(deadline_.armed() ? deadline_.when() : 0,
                          context_.loop.now() + ToMicros(snapshot_->server().request_body_idle_timeout)));
   if (!inference_ && conn_ != nullptr && phase_ != Phase::kConnecting) {
@@ -167,6 +191,7 @@ bool Exchange::Hold(std::string_view data) {
 void Exchange::OnRequestEnd(std::span<Header> trailers) {
   request_complete_ = true;
   if (phase_ == Phase::kDone) return;
+  if (tunnel_) return conn_->WriteEnd({});
   if (inference_) return OnBodyWhole();
   if (conn_ != nullptr && head_.framing != Framing::kNone && phase_ != Phase::kConnecting) {
     DropFromTrailers(trailers);

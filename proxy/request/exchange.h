@@ -70,15 +70,11 @@ class Exchange final : public BackendCall::User {
   enum class Phase : uint8_t { kBody, kQueued, kConnecting, kAwaiting, kRelaying, kFollowing, kDone };
   enum class CacheUse : uint8_t { kNone, kHit, kJoined, kLead, kBypass };
 
-  struct Failure {
-    ReplyCode code = ReplyCode::kInternal;
-    std::string message;
-  };
-
   // exchange.cc: beginning
   void SetRequestId();
   bool Admit();
   bool AnswerLocally();
+  bool TakesEncoding();
   bool Hold(std::string_view data);
   void OnBodyWhole();
   bool FindPool(std::string_view model);
@@ -107,6 +103,12 @@ class Exchange final : public BackendCall::User {
   Outcome HowItEnded(std::span<const Header> trailers);
   void Broken(ReplyCode code, const std::string& message);
   bool answer_sent() const { return head_sent_; }
+
+  // exchange_tunnel.cc: another protocol
+  void FindUpgrade(), OnTunnelIdle();
+  void BeginTunnel(ResponseHead& head);
+  void OnTunnelBytes(std::string_view data);
+  MonoTime quiet_limit() const { return tunnel_ ? pool_->tunnel_timeout : pool_->idle_timeout; }
 
   // exchange_time.cc: what may last how long
   static void OnDeadline(void* self);
@@ -141,6 +143,7 @@ class Exchange final : public BackendCall::User {
   std::string body_;                  // Kept for sending again, or held until a backend is known.
   std::string held_event_;            // A partial event of the answer.
   std::string field_;                 // Scratch for generated header values.
+  Forwarding forwarding_;
 
   // Everything below is a new request's blank state after Clear().
   Session* session_ = nullptr;        // Null: the client has left.
@@ -170,17 +173,16 @@ class Exchange final : public BackendCall::User {
   std::shared_ptr<Exchange*> wake_;   // Null inside once this life is over.
   MonoTime cache_age_ = 0, cache_ttl_ = 0;
   bool inference_ = false, grpc_ = false;
-  bool stream_ = false;               // The client asked for events.
-  bool deterministic_ = false;
-  bool request_complete_ = false;
+  std::string_view upgrade_;          // The protocol that is asked for, if any.
+  bool tunnel_ = false, stream_ = false;   // It is spoken; the client asked for events.
+  bool deterministic_ = false, request_complete_ = false;
   bool body_streamed_ = false;        // Body bytes have gone to a backend and are not kept.
   bool body_held_ = false;            // gRPC: all of them still are, for a backend that gives them back.
   bool head_sent_ = false;
   bool events_ = false;               // The answer is an event stream.
   bool first_token_seen_ = false, answer_paused_ = false;
   bool fresh_ = false;                // The next try takes no reused connection.
-  bool stale_retried_ = false;
-  bool admitted_ = false;
+  bool stale_retried_ = false, admitted_ = false;
   bool budget_spent_ = false;         // A try was not made because the budget was spent.
   uint16_t status_ = 0;
   std::optional<GrpcStatus> grpc_status_;
@@ -189,11 +191,9 @@ class Exchange final : public BackendCall::User {
   uint32_t prompt_tokens_ = 0;
   uint64_t bytes_received_ = 0, bytes_sent_ = 0, buffered_ = 0;
   int64_t event_count_ = 0;
-  MonoTime body_whole_ = 0;           // Clock at the body's last byte, for our own overhead.
-  MonoTime queued_since_ = 0;
+  MonoTime body_whole_ = 0, queued_since_ = 0;   // The former for our own overhead.
   MonoTime start_ = 0, sent_ = 0, limit_ = 0, first_token_at_ = 0;
-  std::string backend_name_;
-  std::string client_;                // Address, for the access log.
+  std::string backend_name_, client_;  // Its address, for the access log.
   HeldHead held_head_;                // Of an event stream.
 };
 

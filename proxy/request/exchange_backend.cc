@@ -38,12 +38,15 @@ void Exchange::OnConnReady(BackendCall& call) {
 void Exchange::SendRequest() {
   dialing_ = nullptr;
   RequestHead head = head_;
-  std::array<Header, 4> extra;
+  std::array<Header, 5 + Forwarding::kFieldsMax> extra;
   size_t count = 0;
   extra[count++] = {"x-request-id", request_id_, KnownHeader::kXRequestId};
   if (!pool_->authorization.empty()) {
     extra[count++] = {"authorization", pool_->authorization, KnownHeader::kAuthorization};
   }
+  for (const Header& field : forwarding_.fields()) extra[count++] = field;
+  if (!upgrade_.empty()) extra[count++] = {"upgrade", upgrade_, KnownHeader::kUpgrade};
+  head.upgrade = !upgrade_.empty();
   for (Header& header : head_.headers) {
     if (header.id == KnownHeader::kExpect) header.dropped = true;
     if (inference_ && header.id == KnownHeader::kAcceptEncoding) header.dropped = true;
@@ -140,7 +143,7 @@ void Exchange::OnRefused(const ConnFailure& failure) {
 }
 
 void Exchange::OnConnWritable() {
-  if (session_ != nullptr && !inference_ && !request_complete_) session_->ResumeBody(id_);
+  if (session_ != nullptr && !inference_ && (tunnel_ || !request_complete_)) session_->ResumeBody(id_);
 }
 
 void Exchange::OnAnswerInterim(ResponseHead&) {}  // 100 is ours to give; others say nothing we need.

@@ -169,7 +169,7 @@ void Exchange::OnClientGone(std::unique_ptr<Exchange> self) {
 }
 
 void Exchange::OnDrainLimit() {
-  if (stream_ || events_ || phase_ == Phase::kDone) return;
+  if (stream_ || events_ || tunnel_ || phase_ == Phase::kDone) return;
   Fail(ReplyCode::kDraining, "the proxy is stopping and waited long enough for this answer");
 }
 
@@ -246,7 +246,7 @@ void Exchange::Clear() {
   flight_.reset();
   wake_.reset();
   pool_ = nullptr;
-  route_ = model_ = request_id_ = cache_detail_ = flag_ = details_ = {};
+  route_ = model_ = upgrade_ = request_id_ = cache_detail_ = flag_ = details_ = {};
   backend_name_.clear();
   last_failure_ = {};
   tried_count_ = 0;
@@ -258,7 +258,7 @@ void Exchange::Clear() {
   grpc_status_.reset();
   inference_ = stream_ = deterministic_ = request_complete_ = body_streamed_ = head_sent_ = false;
   events_ = first_token_seen_ = answer_paused_ = fresh_ = stale_retried_ = false;
-  admitted_ = budget_spent_ = false;
+  admitted_ = budget_spent_ = tunnel_ = false;
   status_ = 0;
   bytes_received_ = bytes_sent_ = buffered_ = 0;
   event_count_ = body_whole_ = queued_since_ = 0;

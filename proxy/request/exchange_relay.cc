@@ -19,6 +19,7 @@ void Exchange::BeginAnswer(ResponseHead& head) {
   const Header* type = Find(head.headers, KnownHeader::kContentType);
   events_ = type != nullptr && type->value.starts_with("text/event-stream");
   DropHopByHop(head.headers);
+  if (head.status == 101) return BeginTunnel(head);
   if (!events_) {
     deadline_.Set(context_.loop.now() + pool_->idle_timeout);
     return RelayHead(head);
@@ -38,6 +39,8 @@ void Exchange::RelayHead(const ResponseHead& head) {
   std::array<Header, 12> extra;
   size_t count = 0;
   extra[count++] = {"x-request-id", request_id_, KnownHeader::kXRequestId};
+  const std::string& via = snapshot_->forwarding.via;
+  if (!via.empty()) extra[count++] = {"via", via, KnownHeader::kVia};
   field_.clear();
   field_.reserve(256);
   AddCacheStatus(extra, count);
@@ -56,7 +59,7 @@ void Exchange::OnAnswerBody(std::string_view data) {
   if (events_) {
     RelayEvents(data);
   } else {
-    deadline_.Set(context_.loop.now() + pool_->idle_timeout);
+    deadline_.Set(context_.loop.now() + quiet_limit());
     RelayBytes(data);
   }
   if (session_ == nullptr && conn_ != nullptr && (flight_ == nullptr || !flight_->has_readers())) {
@@ -119,7 +122,7 @@ void Exchange::OnClientWritable() {
   if (phase_ == Phase::kFollowing) return OnFollow();
   if (answer_paused_ && conn_ != nullptr) {
     answer_paused_ = false;
-    deadline_.Set(context_.loop.now() + pool_->idle_timeout);
+    deadline_.Set(context_.loop.now() + quiet_limit());
     conn_->ResumeAnswer();
   }
 }

@@ -34,6 +34,7 @@ void Exchange::OnTimeout() {
     case Phase::kAwaiting: return CheckAwaiting();
     case Phase::kRelaying:
       if (answer_paused_ && session_ != nullptr) return CheckClient();
+      if (tunnel_) return OnTunnelIdle();
       if (events_ && inference_ && !first_token_seen_) {
         pool_->cells.AddTimeout(TimeoutKind::kFirstToken);
         EndAttempt(Outcome::kFault);
@@ -62,7 +63,7 @@ void Exchange::BodyStopped() {
 void Exchange::CheckClient() {
   const size_t unsent = session_->unsent(id_);
   if (std::exchange(unsent_, unsent) != unsent) {
-    return deadline_.Set(context_.loop.now() + pool_->idle_timeout);
+    return deadline_.Set(context_.loop.now() + quiet_limit());
   }
   pool_->cells.AddFlag(Flag::kDC);
   EndAttempt(Outcome::kClientLeft);

@@ -21,7 +21,7 @@ H1Session::H1Session(SessionSet& set, WorkerContext& context, std::unique_ptr<St
                      std::shared_ptr<const Entrance> entrance)
     : Session(set, context, std::move(stream), std::move(entrance)),
       codec_(MakeH1Codec(CodecRole::kServer, *this,
-                         LimitsOf(context.snapshot->server().limits))),
+                         LimitsOf(context.snapshot->server()))),
       deadline_(context.loop.deadlines(), &H1Session::OnDeadline, this) {
   stream_->SetReceiver(this);
   SetIdleDeadline();
@@ -33,6 +33,14 @@ H1Session::~H1Session() = default;
 void H1Session::WriteHead(MessageId id, const ResponseHead& head, std::span<const Header> extra) {
   if (context_.draining || close_after_answer_) codec_->StartClosing(writer_.out());
   codec_->WriteResponse(writer_.out(), id, head, extra);
+  if (head.status == 101) EnterTunnel();
+}
+
+// What the client sent before it knew the answer has waited.
+void H1Session::EnterTunnel() {
+  tunnel_ = true;
+  GoOnReading();
+  if (!feeding_) FeedPending();
 }
 
 void H1Session::WriteContinue(MessageId id) { codec_->WriteContinue(writer_.out(), id); }
@@ -115,9 +123,11 @@ void H1Session::Consume(std::string_view data) {
   }
 }
 
-void H1Session::OnStreamEnd(const absl::Status&) {
+void H1Session::OnStreamEnd(const absl::Status& status) {
   Turn::Scope scope(context_.turn);
   if (state_ == State::kClosed) return;
+  // The other direction of a tunnel goes on until the backend ends it.
+  if (status.ok() && tunnel_ && state_ == State::kOpen) return codec_->FeedEnd();
   Close();
 }
 
@@ -169,9 +179,15 @@ void H1Session::AfterExchange() {
   codec_->NextMessage();
   SetIdleDeadline();
   GoOnReading();
-  if (feeding_ || pending_.empty()) return;  // Consume() goes on by itself.
-  const std::string pending = std::exchange(pending_, {});
-  Consume(pending);
+  if (!feeding_) FeedPending();  // Else Consume() goes on by itself.
+}
+
+void H1Session::FeedPending() {
+  if (pending_.empty()) return;
+  // Bodies in it are referenced until the turn ends.
+  auto pending = std::make_unique<std::string>(std::exchange(pending_, {}));
+  Consume(*pending);
+  context_.turn.Bury(std::move(pending));
 }
 
 MonoTime H1Session::linger_time() const { return cut_ ? kCutTime : kLingerTime; }

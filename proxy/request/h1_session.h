@@ -59,6 +59,8 @@ class H1Session final : public Session, public StreamReceiver, public CodecRecei
 
   void Consume(std::string_view data);
   void AfterExchange();
+  void EnterTunnel();
+  void FeedPending();
   void StopReading();
   void GoOnReading();
   void Linger();
@@ -77,6 +79,7 @@ class H1Session final : public Session, public StreamReceiver, public CodecRecei
   bool reading_ = true;
   bool header_timer_ = false;
   bool close_after_answer_ = false;
+  bool tunnel_ = false;          // The answer was 101.
   bool takes_trailers_ = false;  // The client of the moment said so.
   bool old_client_ = false;      // HTTP/1.0.
   bool cut_ = false;             // The end of lingering is a reset.

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "proxy/http/error_reply.h"
 #include "proxy/http/message.h"
 
 namespace penstock {
@@ -48,6 +49,12 @@ struct HeldHead {
     storage += text;
     return std::string_view(storage).substr(at, text.size());
   }
+};
+
+// Why the last try failed, should there be no other.
+struct Failure {
+  ReplyCode code = ReplyCode::kInternal;
+  std::string message;
 };
 
 }  // namespace penstock

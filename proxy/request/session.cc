@@ -1,17 +1,59 @@
 #include "proxy/request/session.h"
 
+#include <algorithm>
 #include <array>
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "proxy/base/check.h"
+#include "proxy/net/proxy_protocol_stream.h"
 #include "proxy/request/exchange.h"
 #include "proxy/request/h1_session.h"
 
 namespace penstock {
 
-CodecLimits LimitsOf(const config::Limits& limits) {
+namespace {
+
+// The stream behind its PROXY header; null: its peer may not send one.
+std::unique_ptr<Stream> BehindProxyHeader(std::unique_ptr<Stream> stream, const Entrance& entrance,
+                                          WorkerContext& context) {
+  auto& faults = context.metrics.proxy_header_faults;
+  const std::optional<Ip> ip = ParseIp(IpOfPeer(stream->peer()));
+  const bool allowed =
+      entrance.proxy_header_from.empty() ||
+      (ip && std::any_of(entrance.proxy_header_from.begin(), entrance.proxy_header_from.end(),
+                         [&](const IpRange& range) { return range.Contains(*ip); }));
+  if (!allowed) {
+    faults[static_cast<size_t>(ProxyHeaderFault::kUntrusted)].Add();
+    return nullptr;
+  }
+  return std::make_unique<ProxyProtocolStream>(
+      std::move(stream), context.loop.deadlines(), [&faults](ProxyProtocolStream::Fault fault) {
+        const bool late = fault == ProxyProtocolStream::Fault::kTimeout;
+        faults[static_cast<size_t>(late ? ProxyHeaderFault::kTimeout : ProxyHeaderFault::kInvalid)].Add();
+      });
+}
+
+}  // namespace
+
+Entrance EntranceOf(const config::Listener& listener, size_t place) {
+  Entrance entrance;
+  entrance.listener = place;
+  entrance.debug_headers = listener.debug_headers;
+  entrance.proxy_header = listener.proxy_protocol == config::ProxyProtocol::kRequired;
+  for (const std::string& range : listener.proxy_protocol_from) {
+    const std::optional<IpRange> parsed = ParseIpRange(range);
+    if (parsed) entrance.proxy_header_from.push_back(*parsed);
+  }
+  return entrance;
+}
+
+CodecLimits LimitsOf(const config::Server& server) {
+  const config::Limits& limits = server.limits;
   CodecLimits out;
+  out.paths = server.path_normalization == config::PathNormalization::kStrict ? PathRule::kStrict
+                                                                              : PathRule::kNormalize;
   out.header_bytes = limits.header_bytes;
   out.header_count = limits.header_count;
   out.request_line_bytes = limits.request_line_bytes;
@@ -37,12 +79,13 @@ void Session::Refuse(Codec& codec, MessageId id, const ProtocolError& error) {
   context_.no_pool.AddFlag(error.status == 408 ? Flag::kHT : Flag::kIH);
   const ReplyCode code = ReplyFor(error.status);
   const std::string body = ErrorBody(code, error.message);
-  std::array<Header, 2> fields{
+  std::array<Header, 3> fields{
       {{"content-type", "application/json", KnownHeader::kContentType},
-       {"x-should-retry", InfoOf(code).should_retry ? "true" : "false", KnownHeader::kXShouldRetry}}};
+       {"x-should-retry", InfoOf(code).should_retry ? "true" : "false", KnownHeader::kXShouldRetry},
+       {"allow", kMethods}}};
   ResponseHead head;
   head.status = error.status;
-  head.headers = fields;
+  head.headers = std::span(fields).first(error.status == 405 ? 3 : 2);
   head.framing = Framing::kLength;
   head.content_length = body.size();
   codec.WriteResponse(writer_.out(), id, head, {});
@@ -60,6 +103,11 @@ void SessionSet::Accept(std::unique_ptr<Stream> stream, std::shared_ptr<const En
     if (!context_.draining) context_.totals.connections.fetch_sub(1);
     context_.metrics.client_connections_refused.Add();
     return;  // The stream closes as it goes out of scope.
+  }
+  if (entrance->proxy_header) stream = BehindProxyHeader(std::move(stream), *entrance, context_);
+  if (stream == nullptr) {
+    context_.totals.connections.fetch_sub(1);
+    return;
   }
   context_.metrics.client_connections.Add(+1);
   context_.metrics.client_connections_total.Add();

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "proxy/base/ip.h"
 #include "proxy/http/codec.h"
 #include "proxy/http/error_reply.h"
 #include "proxy/net/stream.h"
@@ -28,6 +29,8 @@ class SessionSet;
 struct Entrance {
   bool debug_headers = false;
   size_t listener = 0;           // Its place among those of the worker; the place of its TlsDoor.
+  bool proxy_header = false;             // Connections begin with one (net/proxy_protocol.h) ...
+  std::vector<IpRange> proxy_header_from;  // ... sent by these; empty: by everybody.
 };
 
 class Session {
@@ -57,6 +60,7 @@ class Session {
   virtual void ExchangeDone(Exchange& exchange, bool request_complete) = 0;
   virtual std::string_view protocol() const = 0;   // "HTTP/1.1", for the access log.
   std::string_view peer() const { return stream_->peer(); }
+  bool secure() const { return stream_->secure(); }
   bool debug_headers() const { return entrance_->debug_headers; }
 
   // --- for the worker ---
@@ -92,8 +96,13 @@ class Session {
   size_t index_ = 0;             // In the set.
 };
 
+// What may be asked of a path; 405 and OPTIONS say so.
+inline constexpr std::string_view kMethods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+// `place`: the listener's among those of a worker.
+Entrance EntranceOf(const config::Listener& listener, size_t place = 0);
 // What the policy file allows a client's connection.
-CodecLimits LimitsOf(const config::Limits& limits);
+CodecLimits LimitsOf(const config::Server& server);
 // The error that a codec's verdict is told as.
 ReplyCode ReplyFor(uint16_t status);
 

@@ -34,6 +34,7 @@ PoolContext::PoolContext(std::shared_ptr<const PoolState> state, uint32_t worker
       response_timeout(ToMicros(settings.timeouts.response)),
       idle_timeout(ToMicros(settings.timeouts.idle)),
       queue_wait(ToMicros(settings.queue.wait)),
+      tunnel_timeout(ToMicros(settings.timeouts.tunnel)),
       connections(LimitsOf(settings.connections, worker, settings.tls.enabled)),
       authorization(AuthorizationOf(settings.auth)) {}
 

@@ -24,6 +24,7 @@
 #include "proxy/net/turn.h"
 #include "proxy/request/access_log.h"
 #include "proxy/request/decision_ring.h"
+#include "proxy/request/forwarding.h"
 #include "proxy/request/peek.h"
 #include "proxy/request/retry.h"
 #include "proxy/request/route.h"
@@ -80,16 +81,19 @@ struct PoolContext {
   WaitQueue queue;
   const size_t queue_max;        // This worker's share.
   // Settings in the loop's unit.
-  const MonoTime connect_timeout, first_token_timeout, response_timeout, idle_timeout, queue_wait;
+  const MonoTime connect_timeout, first_token_timeout, response_timeout, idle_timeout, queue_wait,
+      tunnel_timeout;
   const ConnPoolLimits connections;
   const std::string authorization;  // AuthMode::kReplace: the field's value.
 };
 
 // A worker's view of one policy file. Exchanges keep the one they started under.
 struct Snapshot {
-  Snapshot(std::shared_ptr<const Fleet> fleet_in) : fleet(std::move(fleet_in)), routes(*fleet->config) {}
+  Snapshot(std::shared_ptr<const Fleet> fleet_in)
+      : fleet(std::move(fleet_in)), routes(*fleet->config), forwarding(server().forwarding) {}
   const std::shared_ptr<const Fleet> fleet;
   const RouteTable routes;
+  const ForwardingRules forwarding;
   std::vector<std::unique_ptr<PoolContext>> pools;
   const config::Server& server() const { return fleet->config->server; }
 };

@@ -87,6 +87,10 @@ TEST(ExamplePolicy, SaysTheDefaultsWhereItSaysNothingElse) {
   for (const Change& change : Diff(*bare.config, *example.config)) {
     const bool own = change.path.starts_with("pools[chat]") || change.path.starts_with("routes") ||
                      change.path.starts_with("caches") ||
+                     change.path.starts_with("server.listeners[behind-balancer]") ||
+                     change.path == "server.forwarding.xff_trusted_cidrs" ||
+                     change.path == "server.forwarding.via" ||
+                     change.path == "server.forwarding.internal_only_headers" ||
                      change.path.starts_with("pools[internal].backends");
     const bool param = change.path.starts_with("pools[internal].load_balancing.");
     EXPECT_TRUE(own || param) << change.path << ": " << change.before << " -> " << change.after;

@@ -186,5 +186,38 @@ TEST(Shadows, AnEarlierRouteTakesWhatItsMatchCovers) {
   EXPECT_FALSE(Shadows(prefix, all));
 }
 
+TEST(Validate, WhoIsTrustedIsAnAddressOrARange) {
+  EXPECT_EQ(WithPoolA("server: {forwarding: {xff_trusted_cidrs: [10.0.0.0/8, \"fd00::/8\", 10.0.0.7]}}\n"), "");
+  EXPECT_EQ(WithPoolA("server: {forwarding: {xff_trusted_cidrs: [10.0.0.1/8]}}\n"),
+            "p:3:43: server.forwarding.xff_trusted_cidrs[0]: \"10.0.0.1/8\" is no address and no range of "
+            "them; write 10.0.0.7, 10.0.0.0/8 or fd00::/8, with no bits set beyond the prefix\n");
+  EXPECT_EQ(WithPoolA("server: {forwarding: {xff_trusted_cidrs: [10.0.0.1], xff_num_trusted_hops: 1}}\n"),
+            "p:3:76: server.forwarding.xff_num_trusted_hops: and xff_trusted_cidrs are two ways to say whom to "
+            "trust; leave one out\n");
+  EXPECT_NE(WithPoolA("server: {forwarding: {xff_trusted_cidrs: [10.0.0.1], use_remote_address: false}}\n"), "");
+}
+
+TEST(Validate, AProxyHeaderIsSentByThoseWhoMay) {
+  EXPECT_EQ(WithPoolA("server: {listeners: [{proxy_protocol: required, proxy_protocol_from: [10.0.0.0/8]}]}\n"), "");
+  EXPECT_EQ(WithPoolA("server: {listeners: [{proxy_protocol_from: [10.0.0.0/8]}]}\n"),
+            "p:3:44: server.listeners[0].proxy_protocol_from: is only used with proxy_protocol: required\n");
+  EXPECT_NE(WithPoolA("server: {listeners: [{proxy_protocol: required, proxy_protocol_from: [lb]}]}\n"), "");
+}
+
+TEST(Validate, NamesOfFieldsAreNames) {
+  EXPECT_EQ(WithPoolA("server: {forwarding: {via: edge-1.b_c, internal_only_headers: [x-tenant, x-envoy-*]}}\n"), "");
+  EXPECT_NE(WithPoolA("server: {forwarding: {via: \"a b\"}}\n"), "");
+  for (const char* const bad : {"\"*\"", "\"\"", "\"a b\"", "\"a*b\"", "\"a:\""}) {
+    EXPECT_NE(WithPoolA(std::string("server: {forwarding: {internal_only_headers: [") + bad + "]}}\n"), "") << bad;
+  }
+}
+
+TEST(Validate, TheOnlyProtocolToChangeToIsWebsocket) {
+  EXPECT_EQ(Messages("pools: [{name: a, backends: [\"a:1\"], upgrades: [websocket]}]\n"), "");
+  EXPECT_EQ(Messages("pools: [{name: a, backends: [\"a:1\"], upgrades: [h2c]}]\n"),
+            "p:2:49: pools[0].upgrades[0]: \"h2c\" cannot be passed on; the only protocol to change to is "
+            "websocket\n");
+}
+
 }  // namespace
 }  // namespace penstock::config

@@ -26,6 +26,7 @@ class Forwarder final : public CodecReceiver {
   void OnRequest(MessageId, RequestHead& head) override {
     client_ = MakeH1Codec(CodecRole::kClient, ignored_, {});
     DropHopByHop(head.headers);
+    head.upgrade = false;
     if (head.authority.empty()) head.authority = "backend";  // HTTP/1.0 without Host.
     kept_.push_back({std::string(head.method), std::string(head.target), {}, {}});
     id_ = client_->WriteRequest(*out_, head, {});
@@ -84,7 +85,7 @@ inline void FeedAll(Codec& codec, std::string_view bytes, size_t step, bool serv
 }
 
 inline std::string VerdictOf(std::string_view bytes, size_t step, CodecRole role,
-                             std::string_view method) {
+                             std::string_view method, bool upgrade) {
   CodecLog log;
   CodecLimits limits;
   limits.header_bytes = 512;
@@ -94,21 +95,23 @@ inline std::string VerdictOf(std::string_view bytes, size_t step, CodecRole role
   const auto codec = MakeH1Codec(role, log, limits);
   if (role == CodecRole::kClient) {
     const auto out = std::make_unique<Gather>();
-    codec->WriteRequest(*out, {.method = method, .target = "/", .authority = "h"}, {});
+    codec->WriteRequest(*out, {.method = method, .target = "/", .authority = "h", .upgrade = upgrade}, {});
   }
   FeedAll(*codec, bytes, step, role == CodecRole::kServer);
   return log.TakeText();
 }
 
-// The first byte chooses the role, the request's method and how the bytes are cut.
+// The first byte chooses the role, what was asked, and how the bytes are cut.
 inline void FuzzH1(std::string_view input) {
   if (input.empty()) return;
   const auto choice = static_cast<uint8_t>(input.front());
   const std::string_view bytes = input.substr(1);
   const CodecRole role = choice & 1 ? CodecRole::kClient : CodecRole::kServer;
   const std::string_view method = choice & 2 ? "HEAD" : "GET";
+  const bool upgrade = choice >= 0xc0;
   const size_t step = 1 + (choice >> 2) % 23;
-  CHECK(VerdictOf(bytes, bytes.size() + 1, role, method) == VerdictOf(bytes, step, role, method));
+  CHECK(VerdictOf(bytes, bytes.size() + 1, role, method, upgrade) ==
+        VerdictOf(bytes, step, role, method, upgrade));
   if (role == CodecRole::kClient) return;
 
   Forwarder forwarder;

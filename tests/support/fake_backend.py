@@ -63,6 +63,10 @@ class Request:
     def send(self, data):
         self._socket.sendall(data)
 
+    def exactly(self, size):
+        """So many bytes that follow the request."""
+        return self._reader.exactly(size)
+
     def answer(self, status=200, body=b"{}", headers=(), reason="Said"):
         """A whole answer with its length."""
         if not isinstance(body, bytes):

@@ -154,4 +154,25 @@ def _anchors(text):
             for heading in re.findall(r"(?m)^#+ +(.+)$", text)}
 
 
-RULES = [policies, metrics, fields, errors, architecture, lives, titles_and_links]
+def hardening(tree):
+    """Every test that the page names exists, and every row names one."""
+    path = "docs/hardening.md"
+    text, findings = _required(tree, path)
+    yield from findings
+    suites = {f"{match[1]}.{match[2]}" for source in tree.cpp() if source.is_test
+              for _, match in source.find(r"\bTEST(?:_F|_P)?\(\s*(\w+),\s*(\w+)\)")}
+    for number, line in enumerate(text.splitlines(), 1):
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("| ") or len(cells) != 4 or cells[0] in ("row", "---"):
+            continue
+        names = re.findall(r"`([^`]+)`", cells[3])
+        if not names:
+            yield Finding(path, number, "docs", f"name the test of {cells[0]}")
+        for name in names:
+            script, _, method = name.partition(": ")
+            found = tree.text(f"tests/integration/{script}") if method else None
+            if name not in suites and f"def {method}(" not in (found or ""):
+                yield Finding(path, number, "docs", f"there is no test {name}")
+
+
+RULES = [policies, metrics, fields, errors, architecture, lives, hardening, titles_and_links]

@@ -10,13 +10,14 @@ namespace {
 struct Ask {
   std::string_view method = "GET";
   bool end = false;  // The connection ends after the bytes.
+  bool upgrade = false;
 };
 
 std::string Parse(std::string_view bytes, size_t step, const Ask& ask) {
   CodecLog log;
   const auto codec = MakeH1Codec(CodecRole::kClient, log, {});
   Gather out;
-  codec->WriteRequest(out, {.method = ask.method, .target = "/", .authority = "h"}, {});
+  codec->WriteRequest(out, {.method = ask.method, .target = "/", .authority = "h", .upgrade = ask.upgrade}, {});
   EXPECT_FALSE(codec->idle());
   while (!bytes.empty() && !log.failed()) {
     const std::string_view part = bytes.substr(0, step);
@@ -64,11 +65,17 @@ TEST(H1Response, HeadAnd304HaveNoBodyWhateverTheySay) {
             "response 1 200 OK body=length 10\n  Content-Length: 10\nend 1\nreusable");
   EXPECT_EQ(ParseAtEverySplit("HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\n\r\n"),
             "response 1 304 Not Modified body=none\n  Content-Length: 10\nend 1\nreusable");
-  EXPECT_EQ(
-      ParseAtEverySplit(
-          "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
-      "response 1 101 Switching Protocols body=none close\n  Upgrade: x\n  Connection: upgrade\n"
-      "end 1\nnot reusable");
+}
+
+TEST(H1Response, A101IsTakenOnlyWhereItWasAskedForAndOpensATunnel) {
+  const std::string switching =
+      "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n";
+  EXPECT_EQ(ParseAtEverySplit(switching), "error 502 unasked_upgrade\nnot reusable");
+  EXPECT_EQ(ParseAtEverySplit(switching + "HTTP/1.1 200 OK\r\n\r\n", {.upgrade = true}),
+            "response 1 101 Switching Protocols body=none close\n  Upgrade: x\n  Connection: upgrade\n"
+            "body HTTP/1.1 200 OK\r\n\r\n\nnot reusable");
+  EXPECT_EQ(ParseAtEverySplit("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", {.upgrade = true}),
+            "response 1 200 OK body=length 2\n  Content-Length: 2\nbody ok\nend 1\nreusable");
 }
 
 TEST(H1Response, BytesAfterTheAnswerMakeTheConnectionUseless) {

@@ -159,5 +159,42 @@ TEST(H1Write, ARefusedRequestIsAnsweredOnceWithClose) {
   EXPECT_EQ(codec->Feed(kGet), 0u);
 }
 
+TEST(H1Write, AfterA101TheBytesOfBothSidesAreTheirOwn) {
+  constexpr std::string_view kUpgrade =
+      "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+  Server server(kUpgrade);
+  EXPECT_EQ(server.codec->Feed("early"), 0u);   // Held until the answer is known.
+  const Header upgrade{"upgrade", "websocket", KnownHeader::kUpgrade};
+  server.codec->WriteResponse(server.out, 1, {.status = 101}, std::span(&upgrade, 1));
+  EXPECT_EQ(Text(server.out),
+            "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n");
+  EXPECT_EQ(server.codec->Feed("early"), 5u);
+  EXPECT_EQ(server.codec->Feed("GET / HTTP/1.1\r\n\r\n"), 18u);
+  server.codec->WriteBody(server.out, 1, "frame");
+  EXPECT_EQ(Text(server.out), "frame");
+  EXPECT_FALSE(server.codec->idle());
+  EXPECT_FALSE(server.codec->reusable());
+  server.codec->FeedEnd();
+  EXPECT_TRUE(server.log.TakeText().ends_with("body earlyGET / HTTP/1.1\r\n\r\n\nend 1\n"));
+  EXPECT_EQ(server.log.requests(), 1);
+}
+
+TEST(H1Write, AskingForAnotherProtocolIsSaidToTheBackend) {
+  CodecLog log;
+  const auto codec = MakeH1Codec(CodecRole::kClient, log, {});
+  Gather out;
+  const Header upgrade{"upgrade", "websocket", KnownHeader::kUpgrade};
+  codec->WriteRequest(out, {.method = "GET", .target = "/", .authority = "h", .upgrade = true},
+                      std::span(&upgrade, 1));
+  EXPECT_EQ(Text(out), "GET / HTTP/1.1\r\nhost: h\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n");
+  codec->WriteBody(out, 1, "too early");
+  EXPECT_EQ(Text(out), "");
+  codec->Feed("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n");
+  codec->WriteBody(out, 1, "frame");
+  EXPECT_EQ(Text(out), "frame");
+  EXPECT_FALSE(codec->idle());
+  EXPECT_FALSE(codec->reusable());
+}
+
 }  // namespace
 }  // namespace penstock

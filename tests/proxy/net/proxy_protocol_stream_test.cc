@@ -58,6 +58,12 @@ TEST_F(ProxyProtocolStreamTest, PassesOnWhatComesWithTheHeader) {
   EXPECT_EQ(heard, "hello again");
 }
 
+TEST_F(ProxyProtocolStreamTest, IsAsSecureAsTheBalancerSays) {
+  EXPECT_FALSE(stream->secure());
+  Say(BinaryProxyHeader(0x21, 0x11, V4Addresses() + Extension(0x20, std::string("\x01\0\0\0\0", 5))));
+  EXPECT_TRUE(stream->secure());
+}
+
 TEST_F(ProxyProtocolStreamTest, KeepsItsOwnPeerWhereNoneIsAnnounced) {
   const std::string own(stream->peer());
   Say("PROXY UNKNOWN\r\nhello");

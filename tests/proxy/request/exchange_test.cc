@@ -29,7 +29,7 @@ TEST(Exchange, RelaysARequestAndItsAnswerByteForByte) {
                    std::to_string(kBody.size()) + "\r\n\r\n" + std::string(kBody));
   EXPECT_EQ(world.backends[0]->last_request,
             "POST /v1/completions?a=b%20c HTTP/1.1\r\nhost: api:1\r\nX-Mine: odd value\r\nx-request-id: me-1\r\n"
-            "accept-encoding: identity\r\ncontent-length: " +
+            "x-forwarded-for: 127.0.0.1\r\nx-forwarded-proto: http\r\naccept-encoding: identity\r\ncontent-length: " +
                 std::to_string(kBody.size()) + "\r\n\r\n" + std::string(kBody));
   EXPECT_EQ(answer,
             "HTTP/1.1 201 Made\r\nX-Own: a b\r\nx-request-id: me-1\r\ncontent-length: 7\r\n\r\nanswer\n");
