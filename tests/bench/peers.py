@@ -149,8 +149,8 @@ class Nghttpx:
         front = "--frontend=127.0.0.1,9304" + ("" if case.tls else ";no-tls")
         files = [case.path("key.pem"), case.path("cert.pem")] if case.tls else []
         return ["nghttpx", "--conf=/dev/null", "--workers=1",
-                "--accesslog-file=/dev/null", "--errorlog-file=/dev/null", f"--worker-frontend-connections={CONNECTIONS}",
-                "--backend-connections-per-host=256",
+                "--accesslog-file=/dev/null", "--errorlog-file=/dev/null",
+                f"--worker-frontend-connections={CONNECTIONS}", "--backend-connections-per-host=256",
                 "--frontend-read-timeout=300", "--frontend-http2-read-timeout=300", "--stream-read-timeout=300",
                 "--backend-read-timeout=300", front, *backends, *files]
 
