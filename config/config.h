@@ -15,6 +15,7 @@
 #include "config/connections.h"
 #include "config/forwarding.h"
 #include "config/listener.h"
+#include "config/timing.h"
 #include "config/tls.h"
 
 namespace penstock::config {
@@ -89,20 +90,6 @@ struct CircuitBreaker {
   double panic_threshold = 0.5;                  // Healthy share below which health is ignored.
 };
 
-struct Timeouts {
-  absl::Duration connect = absl::Seconds(1);
-  absl::Duration first_token = absl::Seconds(60);  // Streams: request sent to first data event.
-  absl::Duration response = absl::Minutes(10);     // Other answers: request sent to their head.
-  absl::Duration idle = absl::Seconds(60);         // Between two reads of an answer.
-  absl::Duration tunnel = absl::Hours(1);          // An upgraded connection on which nothing moves.
-};
-
-struct Retry {
-  uint32_t attempts = 1;                     // Tries after the first one.
-  double budget = 0.2;                       // Share of active requests that may be retries ...
-  uint32_t budget_min = 3;                   // ... but at least this many.
-};
-
 struct Queue {
   uint32_t max = 1024;                       // Requests waiting for a backend with room; 429.
   absl::Duration wait = absl::Seconds(30);   // 429 after that.
@@ -147,6 +134,7 @@ struct Pool {
   CircuitBreaker circuit_breaker;
   Timeouts timeouts;
   Retry retry;
+  Hedge hedge;
   Queue queue;
   LoadReports load_reports;
   Connections connections;

@@ -347,6 +347,10 @@ constexpr Field kTimeoutFields[] = {
     Time<&Timeouts::idle>("idle", "Between two reads of an answer."),
     Time<&Timeouts::tunnel>("tunnel", "An upgraded connection on which nothing moves, either way.",
                             kMs, 24 * kHour),
+    Time<&Timeouts::total>("total", "A request's head to its answer's end; 0s: no limit.", 0,
+                           24 * kHour),
+    Time<&Timeouts::sse_keep_alive>(
+        "sse_keep_alive", "A comment is sent when a stream says nothing for so long; 0s: never.", 0),
 };
 constexpr Section kTimeouts = {.fields = kTimeoutFields};
 
@@ -356,8 +360,22 @@ constexpr Field kRetryFields[] = {
     Share<&Retry::budget>("budget", "Share of the requests in progress that may be retries."),
     Count<&Retry::budget_min>("budget_min", "Retries side by side that are always allowed.", 0,
                               1000),
+    Time<&Retry::per_try_timeout>(
+        "per_try_timeout",
+        "Another backend is tried after this, if a retry is allowed; 0s: only the timeouts count.", 0),
+    Bytes<&Retry::body_bytes>(
+        "body_bytes", "Bodies of other requests up to this are kept to be sent again; 0B: none.", 0,
+        64 * kMiB),
 };
 constexpr Section kRetry = {.fields = kRetryFields};
+
+constexpr Field kHedgeFields[] = {
+    Flag<&Hedge::enabled>("enabled", "Try a second backend when the first is slower than most."),
+    Share<&Hedge::percentile>("percentile",
+                              "Share of recent times to first token that count as most.", 0.5),
+    Time<&Hedge::min_delay>("min_delay", "The second try never begins earlier than this."),
+};
+constexpr Section kHedge = {.fields = kHedgeFields};
 
 constexpr Field kQueueFields[] = {
     Count<&Queue::max>("max", "Requests that wait for a backend with room; beyond: 429.", 0, 1e6),
@@ -449,6 +467,7 @@ constexpr Field kPoolFields[] = {
                                  "When a backend that fails is left alone."),
     Part<&Pool::timeouts>("timeouts", kTimeouts, "How long backends may take."),
     Part<&Pool::retry>("retry", kRetry, "When a request is sent again."),
+    Part<&Pool::hedge>("hedge", kHedge, "When a second backend is tried beside the first."),
     Part<&Pool::queue>("queue", kQueue, "Where requests wait when every backend is full."),
     Part<&Pool::load_reports>("load_reports", kLoadReports, "Where the engines' load comes from."),
     Part<&Pool::connections>("connections", kConnections, "What backends speak, and for how long."),
@@ -456,7 +475,7 @@ constexpr Field kPoolFields[] = {
 };
 constexpr Section kPool = {.fields = kPoolFields, .where = Where<Pool>};
 
-constexpr size_t kShared = 9;  // The last rows of a pool stand in `defaults` as well.
+constexpr size_t kShared = 10;  // The last rows of a pool stand in `defaults` as well.
 constexpr Section kDefaults = {.fields = std::span(kPoolFields).last<kShared>()};
 static_assert(kDefaults.fields.front().key == "load_balancing");
 

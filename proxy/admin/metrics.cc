@@ -100,6 +100,9 @@ void AddPool(Families& families, std::string_view pool, const PoolParts& parts) 
   AddEnum(families, "penstock_response_flags_total", pool, "flag", kFlagNames, parts, &PoolCells::flags);
   AddEnum(families, "penstock_timeouts_total", pool, "kind", kTimeoutNames, parts, &PoolCells::timeouts);
   AddEnum(families, "penstock_retries_total", pool, "reason", kRetryReasonNames, parts, &PoolCells::retries);
+  AddEnum(families, "penstock_deadline_exceeded_total", pool, "stage", kStageNames, parts, &PoolCells::deadlines);
+  AddEnum(families, "penstock_hedges_total", pool, "result", kHedgeResultNames, parts, &PoolCells::hedges);
+  cell("penstock_sse_keep_alives_total", &PoolCells::sse_keep_alives);
   AddEnum(families, "penstock_lb_decisions_total", pool, "outcome", kLbOutcomeNames, parts, &PoolCells::decisions);
   AddEnum(families, "penstock_cache_lookups_total", pool, "result", kCacheResultNames, parts,
           &PoolCells::cache_lookups);

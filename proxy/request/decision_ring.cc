@@ -93,6 +93,7 @@ std::string ToJson(const DecisionRecord& record) {
                              {"pool", Get(record.pool)},
                              {"algorithm", Get(record.algorithm)},
                              {"attempt", record.attempt},
+                             {"kind", kTryKindNames[static_cast<size_t>(record.kind)]},
                              {"chosen", chosen_name},
                              {"candidate_count", record.candidate_count},
                              {"candidates", std::move(candidates)}};
@@ -110,6 +111,7 @@ void DecisionRing::Add(const Choice& choice, const PoolState& pool) {
   Put(record.algorithm, choice.algorithm);
   record.time = choice.time;
   record.attempt = choice.attempt;
+  record.kind = choice.kind;
   record.candidate_count = static_cast<uint32_t>(choice.candidates.size());
   record.chosen = choice.candidates[choice.chosen].id;
   record.entry_count = 0;

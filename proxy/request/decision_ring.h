@@ -18,6 +18,11 @@
 
 namespace penstock {
 
+// Why a backend was looked for: the request is new, a try had failed, or one takes longer
+// than most do.
+enum class TryKind : uint8_t { kFirst, kRetry, kHedge };
+inline constexpr std::array<std::string_view, 3> kTryKindNames = {"first", "retry", "hedge"};
+
 struct DecisionRecord {
   static constexpr size_t kCandidates = 8;  // The best by score; `candidate_count` says how many there were.
   static constexpr size_t kIdBytes = 64;
@@ -34,6 +39,7 @@ struct DecisionRecord {
   std::array<char, kNameBytes> algorithm{};
   absl::Time time;
   uint32_t attempt = 0;                     // 1: the first try of the request.
+  TryKind kind = TryKind::kFirst;
   uint32_t candidate_count = 0;
   uint32_t entry_count = 0;
   lb::BackendId chosen = 0;
@@ -50,6 +56,7 @@ class DecisionRing {
     std::string_view algorithm;
     absl::Time time;
     uint32_t attempt = 1;
+    TryKind kind = TryKind::kFirst;
     std::span<const lb::Candidate> candidates;
     std::span<const lb::Terms> terms;       // As long as `candidates`.
     size_t chosen = 0;

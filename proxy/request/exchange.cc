@@ -64,6 +64,8 @@ void Exchange::Start(Session& session, MessageId id, RequestHead& head) {
     return Fail(ReplyCode::kLoopDetected, fmt::format("this request has passed {} before: its Via says so",
                                                       snapshot_->server().forwarding.via));
   }
+  client_deadline_ = ReadDeadline(head_.headers);
+  if (client_deadline_.time != kNever) due_.give_up = start_ + client_deadline_.time;
   if (!Admit() || AnswerLocally()) return;
   inference_ = IsInferencePath(head_.method, head_.path);
   if (inference_ && !TakesEncoding()) return;
@@ -75,7 +77,8 @@ void Exchange::Start(Session& session, MessageId id, RequestHead& head) {
                             head_.content_length, limits.request_body));
   }
   if (head_.expect_continue) session_->WriteContinue(id_);
-  deadline_.Set(start_ + ToMicros(snapshot_->server().request_body_idle_timeout));
+  due_.body = start_ + ToMicros(snapshot_->server().request_body_idle_timeout);
+  Rearm();
   if (inference_) return;  // OnRequestEnd goes on.
   if (!FindPool("") || !Authorize()) return;
   if (head_.upgrade) FindUpgrade();
@@ -156,14 +159,21 @@ void Exchange::OnRequestBody(std::string_view data) {
   bytes_received_ += data.size();
   if (phase_ == Phase::kDone) return;
   if (tunnel_) return OnTunnelBytes(data);
-  deadline_.Set(std::max(deadline_.armed() ? deadline_.when() : 0,
-                         context_.loop.now() + ToMicros(snapshot_->server().request_body_idle_timeout)));
-  if (!inference_ && conn_ != nullptr && phase_ != Phase::kConnecting) {
-    body_streamed_ = true;
-    body_held_ = body_held_ && body_.size() + data.size() <= kHeldMax && phase_ == Phase::kAwaiting;
-    if (body_held_ && !Hold(data)) return;
-    conn_->WriteBody(data);
-    if (conn_->above_mark()) session_->PauseBody(id_);
+  const MonoTime next = context_.loop.now() + ToMicros(snapshot_->server().request_body_idle_timeout);
+  if (phase_ == Phase::kRelaying) due_.idle = std::max(due_.idle, next);
+  Try* const one = Live();
+  const bool sent = !inference_ && one != nullptr && one->sent();
+  due_.body = sent && grpc_ ? kNever : next;
+  Rearm();
+  if (sent) {
+    body_held_ = body_held_ && body_.size() + data.size() <= kHeldMax && one->stage == Try::Stage::kAwaiting;
+    // Kept for sending again, as far as the policy file says.
+    const bool keep = !body_lost_ && body_.size() + data.size() <= pool_->settings.retry.body_bytes;
+    const bool kept = (keep || body_held_) && Buffer(data);
+    body_lost_ = body_lost_ || !keep || !kept;
+    body_held_ = body_held_ && kept;
+    one->call->WriteBody(data);
+    if (one->call->above_mark()) session_->PauseBody(id_);
     return;
   }
   const config::Limits& limits = snapshot_->server().limits;
@@ -172,16 +182,19 @@ void Exchange::OnRequestBody(std::string_view data) {
                 fmt::format("the body has more than {} bytes (server.limits.request_body)",
                             limits.request_body));
   }
-  if (Hold(data) && !inference_ && body_.size() > kHeldMax) session_->PauseBody(id_);
+  if (!Buffer(data)) {
+    return Fail(ReplyCode::kOverloaded, "too many bytes of requests are waiting; try again soon", {},
+                kSecond);
+  }
+  if (!inference_ && body_.size() > kHeldMax) session_->PauseBody(id_);
 }
 
-// Keeps bytes of the body; false: the request has failed for it.
-bool Exchange::Hold(std::string_view data) {
+// False: all requests together hold too much.
+bool Exchange::Buffer(std::string_view data) {
   buffered_ += data.size();
   context_.metrics.buffered_bytes.Add(static_cast<int64_t>(data.size()));
   if (context_.totals.buffered_bytes.fetch_add(data.size(), std::memory_order_relaxed) + data.size() >
       snapshot_->server().limits.buffered_bytes) {
-    Fail(ReplyCode::kOverloaded, "too many bytes of requests are waiting; try again soon", {}, kSecond);
     return false;
   }
   body_.append(data);
@@ -191,17 +204,18 @@ bool Exchange::Hold(std::string_view data) {
 void Exchange::OnRequestEnd(std::span<Header> trailers) {
   request_complete_ = true;
   if (phase_ == Phase::kDone) return;
-  if (tunnel_) return conn_->WriteEnd({});
+  if (tunnel_) return answer_->call->WriteEnd({});
   if (inference_) return OnBodyWhole();
-  if (conn_ != nullptr && head_.framing != Framing::kNone && phase_ != Phase::kConnecting) {
+  Try* const one = Live();
+  if (one != nullptr && one->sent() && head_.framing != Framing::kNone) {
     DropFromTrailers(trailers);
-    conn_->WriteEnd(trailers);
-    if (phase_ == Phase::kAwaiting) AwaitAnswer();
+    one->call->WriteEnd(trailers);
+    if (phase_ == Phase::kTrying) AwaitAnswer(*one);
   }
 }
 
 void Exchange::OnBodyWhole() {
-  deadline_.Clear();
+  due_.body = kNever;
   body_whole_ = context_.loop.ReadClock();
   context_.peeker.SetDepthMax(snapshot_->server().limits.json_depth);
   const absl::StatusOr<PeekedRequest> peeked = context_.peeker.Peek(body_);
@@ -227,6 +241,10 @@ bool Exchange::FindPool(std::string_view model) {
   route_ = match.route;
   pool_->budget.RequestBegun();
   pool_->cells.active.Add(+1);
+  if (pool_->total_timeout > 0 && start_ + pool_->total_timeout < due_.give_up) {
+    due_.give_up = start_ + pool_->total_timeout;
+    due_.is_total = true;
+  }
   return true;
 }
 

@@ -20,14 +20,14 @@ constexpr size_t kFollowBytes = 128 * 1024;
 bool Exchange::UseCache() {
   if (pool_->cache == nullptr) return false;
   if (pool_->cache_only_deterministic && !deterministic_) {
-    cache_use_ = CacheUse::kBypass;
-    cache_detail_ = "not-deterministic";
+    shared_.use = CacheUse::kBypass;
+    shared_.detail = "not-deterministic";
     return false;
   }
   const uint64_t weights = pool_->table.pool().weights.load(std::memory_order_relaxed);
   if (weights == kWeightsDisagree) {
-    cache_use_ = CacheUse::kBypass;
-    cache_detail_ = "weights-disagree";
+    shared_.use = CacheUse::kBypass;
+    shared_.detail = "weights-disagree";
     return false;
   }
   context_.canonical.clear();
@@ -45,19 +45,19 @@ bool Exchange::UseCache() {
   pool_->cells.AddCacheLookup(kResults[static_cast<size_t>(ticket.outcome)]);
   switch (ticket.outcome) {
     case ResultCache::Outcome::kBypass:
-      cache_use_ = CacheUse::kBypass;
-      cache_detail_ = "full";
+      shared_.use = CacheUse::kBypass;
+      shared_.detail = "full";
       return false;
     case ResultCache::Outcome::kLead:
-      cache_use_ = CacheUse::kLead;
-      flight_ = std::move(ticket.flight);
+      shared_.use = CacheUse::kLead;
+      shared_.flight = std::move(ticket.flight);
       return false;
     case ResultCache::Outcome::kHit:
-      cache_use_ = CacheUse::kHit;
-      cache_age_ = ticket.age;
-      cache_ttl_ = ticket.ttl;
+      shared_.use = CacheUse::kHit;
+      shared_.age = ticket.age;
+      shared_.ttl = ticket.ttl;
       break;
-    case ResultCache::Outcome::kJoined: cache_use_ = CacheUse::kJoined; break;
+    case ResultCache::Outcome::kJoined: shared_.use = CacheUse::kJoined; break;
   }
   return Follow(std::move(ticket.flight));
 }
@@ -66,54 +66,52 @@ bool Exchange::UseCache() {
 bool Exchange::Follow(std::shared_ptr<Flight> flight) {
   wake_ = std::make_shared<Exchange*>(this);
   WorkerContext& context = context_;
-  reader_ = FlightReader::Join(std::move(flight), [&context, wake = wake_] {
+  shared_.reader = FlightReader::Join(std::move(flight), [&context, wake = wake_] {
     context.loop.Post([&context, wake] {
       Turn::Scope scope(context.turn);
       if (*wake != nullptr) (*wake)->OnFollow();
     });
   });
-  if (reader_ == nullptr) {
-    cache_use_ = CacheUse::kBypass;
-    cache_detail_ = "full";
+  if (shared_.reader == nullptr) {
+    shared_.use = CacheUse::kBypass;
+    shared_.detail = "full";
     return false;
   }
   phase_ = Phase::kFollowing;
-  deadline_.Clear();
   OnFollow();
   return true;
 }
 
 void Exchange::OnFollow() {
-  deadline_.Clear();
+  due_.idle = kNever;
   while (phase_ == Phase::kFollowing && session_ != nullptr && !session_->above_mark(id_)) {
-    FlightReader::Step step = reader_->Read(kFollowBytes);
+    FlightReader::Step step = shared_.reader->Read(kFollowBytes);
     if (step.promoted) return LeadFlight();
     if (step.state == Flight::State::kFailed && !head_sent_) {
       // The answer broke off, but not for this client: it asks for itself.
-      reader_.reset();
-      cache_use_ = CacheUse::kBypass;
-      cache_detail_ = "shared-answer-failed";
-      phase_ = Phase::kConnecting;
+      shared_.reader.reset();
+      shared_.use = CacheUse::kBypass;
+      shared_.detail = "shared-answer-failed";
       return Dispatch();
     }
     if (!head_sent_ && step.state != Flight::State::kWaiting) {
-      const std::string type = reader_->flight()->content_type();
+      const std::string type = shared_.reader->flight()->content_type();
       events_ = type.starts_with("text/event-stream");
       std::array<Header, 3> headers{{{"content-type", type, KnownHeader::kContentType},
                                      {"cache-control", "no-cache", KnownHeader::kCacheControl},
                                      {"x-accel-buffering", "no"}}};
       ResponseHead head;
-      head.status = status_ = reader_->flight()->status();
+      head.status = status_ = shared_.reader->flight()->status();
       head.headers = std::span(headers.data(), events_ ? 3 : type.empty() ? 0 : 1);
       head.framing = Framing::kChunked;
       if (step.state == Flight::State::kComplete && !events_) {
         head.framing = Framing::kLength;
-        head.content_length = reader_->flight()->bytes();
+        head.content_length = shared_.reader->flight()->bytes();
       }
-      RelayHead(head);
+      SendHead(head);
     }
     for (const auto& chunk : step.chunks) {
-      if (events_ && !first_token_seen_ && scanner_.Scan(*chunk).first_token) FirstToken();
+      if (events_ && first_token_at_ == 0 && scanner_.Scan(*chunk).first_token) FirstToken(nullptr);
       bytes_sent_ += chunk->size();
       session_->WriteBody(id_, *chunk);
     }
@@ -127,20 +125,20 @@ void Exchange::OnFollow() {
     if (step.state == Flight::State::kFailed) {
       return Fail(ReplyCode::kBackendReset, "the answer broke off at its backend");
     }
-    return;
+    return Rearm();
   }
   // Stopped because the client does not read.
   if (phase_ == Phase::kFollowing && session_ != nullptr) {
-    deadline_.Set(context_.loop.now() + pool_->idle_timeout);
+    due_.idle = context_.loop.now() + pool_->idle_timeout;
+    Rearm();
   }
 }
 
 // The one that led failed before the first byte, and this one came first.
 void Exchange::LeadFlight() {
-  cache_use_ = CacheUse::kLead;
-  flight_ = reader_->flight();
-  reader_.reset();
-  phase_ = Phase::kConnecting;
+  shared_.use = CacheUse::kLead;
+  shared_.flight = shared_.reader->flight();
+  shared_.reader.reset();
   Dispatch();
 }
 
@@ -150,7 +148,11 @@ void Exchange::LeadFlight() {
 void Exchange::LeadAlone() {
   head_ = {};
   answer_paused_ = false;
-  if (conn_ != nullptr) conn_->ResumeAnswer();
+  due_.hedge = due_.comment = kNever;
+  for (Try& one : tries_) {
+    if (!one.sent()) EndTry(one, Outcome::kClientLeft);
+    if (one.call != nullptr) one.call->ResumeAnswer();
+  }
   wake_ = std::make_shared<Exchange*>(this);
   WorkerContext& context = context_;
   const auto deserted = [&context, wake = wake_] {
@@ -159,46 +161,45 @@ void Exchange::LeadAlone() {
       if (*wake != nullptr) (*wake)->OnDeserted();
     });
   };
-  flight_->OnDeserted(deserted);
-  if (!flight_->has_readers()) deserted();  // They left in between.
+  shared_.flight->OnDeserted(deserted);
+  if (!shared_.flight->has_readers()) deserted();  // They left in between.
 }
 
 // Nobody is left to read this answer.
 void Exchange::OnDeserted() {
-  if (flight_ == nullptr || flight_->has_readers()) return;
-  EndAttempt(Outcome::kClientLeft);
-  LeaveConnection();
+  if (shared_.flight == nullptr || shared_.flight->has_readers()) return;
+  EndTries(Outcome::kClientLeft);
   Finish();
 }
 
 void Exchange::CloseFlight(bool complete) {
-  if (flight_ == nullptr) return;
+  if (shared_.flight == nullptr) return;
   if (complete) {
-    flight_->Complete();
+    shared_.flight->Complete();
   } else {
-    flight_->Abandon();
+    shared_.flight->Abandon();
   }
-  pool_->cache->Close(flight_, context_.loop.now());
-  flight_.reset();
+  pool_->cache->Close(shared_.flight, context_.loop.now());
+  shared_.flight.reset();
 }
 
 void Exchange::AddCacheStatus(std::array<Header, 12>& extra, size_t& count) {
   const size_t at = field_.size();
   auto out = std::back_inserter(field_);
-  switch (cache_use_) {
+  switch (shared_.use) {
     case CacheUse::kNone: return;
-    case CacheUse::kHit: fmt::format_to(out, "penstock; hit; ttl={}", cache_ttl_ / kSecond); break;
+    case CacheUse::kHit: fmt::format_to(out, "penstock; hit; ttl={}", shared_.ttl / kSecond); break;
     case CacheUse::kJoined: fmt::format_to(out, "penstock; fwd=uri-miss; collapsed"); break;
     case CacheUse::kLead:
       fmt::format_to(out, "penstock; fwd=uri-miss{}", status_ == 200 ? "; stored" : "");
       break;
-    case CacheUse::kBypass: fmt::format_to(out, "penstock; fwd=bypass; detail={}", cache_detail_); break;
+    case CacheUse::kBypass: fmt::format_to(out, "penstock; fwd=bypass; detail={}", shared_.detail); break;
   }
   const size_t end = field_.size();
   extra[count++] = {"cache-status", std::string_view(field_).substr(at, end - at),
                     KnownHeader::kCacheStatus};
-  if (cache_use_ == CacheUse::kHit) {
-    fmt::format_to(out, "{}", cache_age_ / kSecond);
+  if (shared_.use == CacheUse::kHit) {
+    fmt::format_to(out, "{}", shared_.age / kSecond);
     extra[count++] = {"age", std::string_view(field_).substr(end), KnownHeader::kAge};
   }
 }

@@ -12,12 +12,20 @@
 namespace penstock {
 
 void Exchange::Dispatch() {
+  phase_ = Phase::kTrying;
   while (true) {
     const PoolTable::View view = pool_->table.Usable(
         context_.loop.now(), std::span(tried_.data(), tried_count_));
     if (!view.candidates.empty()) {
       pool_->cells.AddDecision(view.panic ? LbOutcome::kPanic : LbOutcome::kPicked);
-      if (Choose(view.candidates)) return;
+      const TryKind kind = attempts_ == 0 ? TryKind::kFirst : TryKind::kRetry;
+      const std::optional<size_t> pick = Pick(view.candidates, kind);
+      if (!pick) {
+        return Fail(ReplyCode::kNoHealthyBackend,
+                    fmt::format("the policy {} refused every backend of pool {}",
+                                pool_->settings.load_balancing.algorithm, pool_->settings.name));
+      }
+      if (Begin(view.candidates[*pick].id, kind)) return;
       continue;  // A probe slot went to another worker; look again.
     }
     if (last_failure_.code != ReplyCode::kInternal && view.shortage != PoolTable::Shortage::kBusy) {
@@ -30,8 +38,8 @@ void Exchange::Dispatch() {
   }
 }
 
-// False: look for candidates again. True: on its way, or ended.
-bool Exchange::Choose(std::span<const lb::Candidate> candidates) {
+// The policy's choice, recorded; nullopt: it refuses all of them.
+std::optional<size_t> Exchange::Pick(std::span<const lb::Candidate> candidates, TryKind kind) {
   if (context_.terms.size() < candidates.size()) context_.terms.resize(candidates.size());
   const std::span<lb::Terms> terms(context_.terms.data(), candidates.size());
   std::fill(terms.begin(), terms.end(), lb::Terms{});
@@ -42,24 +50,28 @@ bool Exchange::Choose(std::span<const lb::Candidate> candidates) {
   const std::optional<size_t> pick = pool_->policy->Pick(info, candidates, terms);
   if (!pick) {
     pool_->cells.AddDecision(LbOutcome::kRefused);
-    Fail(ReplyCode::kNoHealthyBackend,
-         fmt::format("the policy {} refused every backend of pool {}",
-                     pool_->settings.load_balancing.algorithm, pool_->settings.name));
-    return true;
+    return std::nullopt;
   }
   ++attempts_;
-  const lb::BackendId id = candidates[*pick].id;
   context_.decisions.Add({.request_id = request_id_,
                           .pool = pool_->settings.name,
                           .algorithm = pool_->settings.load_balancing.algorithm,
                           .time = context_.loop.wall_now(),
                           .attempt = attempts_,
+                          .kind = kind,
                           .candidates = candidates,
                           .terms = terms,
                           .chosen = *pick},
                          pool_->table.pool());
-  Backend* const backend = pool_->table.Begin(attempt_, id, inference_ && stream_, context_.loop.now());
+  return pick;
+}
+
+// False: the backend's breaker gave its last place to another.
+bool Exchange::Begin(lb::BackendId id, TryKind kind) {
+  Try& one = tries_[tries_[0].live() ? 1 : 0];
+  Backend* const backend = pool_->table.Begin(one.attempt, id, events_wanted(), context_.loop.now());
   if (backend == nullptr) return false;
+  one.Begin(kind, backend->name, fresh_);
   backend_name_ = backend->name;
   if (queued_since_ > 0) {
     pool_->cells.queue_wait.Observe(context_.loop.now() - std::exchange(queued_since_, 0));
@@ -69,11 +81,14 @@ bool Exchange::Choose(std::span<const lb::Candidate> candidates) {
     if (candidate.get() == backend) connections = &context_.Connections(candidate, *pool_);
   }
   CHECK(connections != nullptr);
-  phase_ = Phase::kConnecting;
-  deadline_.Clear();
-  dialing_ = connections;
-  conn_ = connections->Acquire(*this, pool_->connect_timeout, fresh_);
-  if (conn_ != nullptr) SendRequest();
+  one.dialing = connections;
+  one.call = connections->Acquire(one, pool_->connect_timeout, one.fresh);
+  if (one.call == nullptr) {
+    Rearm();
+    return true;
+  }
+  one.dialing = nullptr;
+  SendRequest(one);
   return true;
 }
 
@@ -88,7 +103,8 @@ void Exchange::Enqueue() {
   if (queued_since_ == 0) queued_since_ = context_.loop.now();
   pool_->cells.queued.Add(+1);
   queue_place_ = pool_->queue.insert(pool_->queue.end(), this);
-  deadline_.Set(start_ + pool_->queue_wait);
+  due_.queue = start_ + pool_->queue_wait;
+  Rearm();
   context_.ArmQueueTimer(snapshot_);
 }
 
@@ -100,8 +116,6 @@ void Exchange::LeaveQueue() {
 
 void Exchange::TryAgain() {
   LeaveQueue();
-  phase_ = Phase::kConnecting;
-  deadline_.Clear();
   Dispatch();
 }
 

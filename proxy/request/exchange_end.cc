@@ -67,8 +67,7 @@ void Exchange::Fail(ReplyCode code, std::string_view message, std::string_view p
     (pool_ == nullptr ? context_.no_pool : pool_->cells).AddFlag(*flag);
     flag_ = kFlagNames[static_cast<size_t>(*flag)];
   }
-  EndAttempt(Outcome::kClientLeft);  // Whoever knew better has ended it already.
-  LeaveConnection();
+  EndTries(Outcome::kClientLeft);  // Whoever knew better has ended them already.
   if (session_ != nullptr && head_sent_) {
     if (grpc_ && session_->protocol() == "HTTP/2") {  // Its status comes last, and says it all.
       const std::string status = std::to_string(static_cast<int>(GrpcStatusOf(code)));
@@ -153,8 +152,8 @@ void Exchange::Reply(uint16_t status, std::string_view body, std::span<const Hea
 void Exchange::OnClientGone(std::unique_ptr<Exchange> self) {
   session_ = nullptr;
   if (phase_ == Phase::kDone) return;
-  const bool sent = phase_ == Phase::kAwaiting || phase_ == Phase::kRelaying;
-  if (sent && flight_ != nullptr && flight_->has_readers()) {
+  const bool sent = std::any_of(tries_.begin(), tries_.end(), [](const Try& one) { return one.sent(); });
+  if (sent && shared_.flight != nullptr && shared_.flight->has_readers()) {
     context_.orphans.push_back(std::move(self));
     return LeadAlone();
   }
@@ -162,8 +161,7 @@ void Exchange::OnClientGone(std::unique_ptr<Exchange> self) {
   details_ = "client_gone";
   (pool_ == nullptr ? context_.no_pool : pool_->cells).AddFlag(Flag::kDC);
   status_ = head_sent_ ? status_ : 499;
-  EndAttempt(Outcome::kClientLeft);
-  LeaveConnection();
+  EndTries(Outcome::kClientLeft);
   Finish();
   context_.Recycle(std::move(self));
 }
@@ -179,12 +177,14 @@ void Exchange::Finish() {
   if (phase_ == Phase::kDone) return;
   LeaveQueue();
   CloseFlight(false);
-  reader_.reset();
+  shared_.reader.reset();
   if (wake_) *wake_ = nullptr;
   deadline_.Clear();
   phase_ = Phase::kDone;
   Record();
-  if (tries_.paid) pool_->budget.RetryEnded();
+  back_off_.Cancel();
+  EndHedge(HedgeResult::kLost);
+  if (used_.paid) pool_->budget.RetryEnded();
   if (pool_ != nullptr) {
     pool_->budget.RequestEnded();
     pool_->cells.active.Add(-1);
@@ -221,7 +221,7 @@ void Exchange::Record() {
        .pool = pool_ == nullptr ? std::string_view() : pool_->settings.name,
        .backend = backend_name_,
        .model = model_,
-       .cache = kCacheWords[static_cast<size_t>(cache_use_)],
+       .cache = kCacheWords[static_cast<size_t>(shared_.use)],
        .flag = flag_,
        .details = details_,
        .client = client_,
@@ -236,33 +236,33 @@ void Exchange::Record() {
 
 // Makes it as good as new, keeping what was allocated.
 void Exchange::Clear() {
-  CHECK(phase_ == Phase::kDone && conn_ == nullptr && !attempt_.begun());
+  CHECK(phase_ == Phase::kDone && Live() == nullptr);
   if (body_.capacity() > kBodyCapacityKept) std::string().swap(body_);
   body_.clear();
-  held_event_.clear();
-  held_head_.held = false;
   scanner_.Clear();
   snapshot_.reset();
-  flight_.reset();
+  shared_ = {};
   wake_.reset();
   pool_ = nullptr;
-  route_ = model_ = upgrade_ = request_id_ = cache_detail_ = flag_ = details_ = {};
+  route_ = model_ = upgrade_ = request_id_ = flag_ = details_ = {};
   backend_name_.clear();
   last_failure_ = {};
   tried_count_ = 0;
-  tries_ = {};
+  used_ = {};
+  answer_ = nullptr;
   attempts_ = prompt_tokens_ = 0;
   unsent_ = 0;
-  cache_use_ = CacheUse::kNone;
   grpc_ = body_held_ = false;
   grpc_status_.reset();
-  inference_ = stream_ = deterministic_ = request_complete_ = body_streamed_ = head_sent_ = false;
-  events_ = first_token_seen_ = answer_paused_ = fresh_ = stale_retried_ = false;
-  admitted_ = budget_spent_ = tunnel_ = false;
+  inference_ = stream_ = deterministic_ = request_complete_ = body_lost_ = head_sent_ = false;
+  events_ = answer_paused_ = fresh_ = stale_retried_ = false;
+  admitted_ = budget_spent_ = bridged_ = hedged_ = hedge_paid_ = tunnel_ = false;
   status_ = 0;
   bytes_received_ = bytes_sent_ = buffered_ = 0;
-  event_count_ = body_whole_ = queued_since_ = 0;
-  sent_ = limit_ = first_token_at_ = cache_age_ = cache_ttl_ = 0;
+  body_whole_ = queued_since_ = 0;
+  first_sent_ = first_token_at_ = 0;
+  client_deadline_ = {};
+  due_ = {};
 }
 
 }  // namespace penstock

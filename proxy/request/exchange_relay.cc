@@ -1,5 +1,5 @@
 // The answer on its way to the client: its head, whole events as they came, all other
-// bytes, its end.
+// bytes, its end. The try whose answer it is has been promoted.
 #include <array>
 #include <iterator>
 #include <memory>
@@ -12,29 +12,66 @@
 #include "proxy/request/session.h"
 
 namespace penstock {
+namespace {
 
-void Exchange::BeginAnswer(ResponseHead& head) {
+// A stream that says so much without a token speaks a dialect that we do not know.
+constexpr size_t kEventsHeldMax = 64 * 1024;
+constexpr int64_t kEventCountHeldMax = 32;
+constexpr std::string_view kComment = ": keep-alive\n\n";
+
+}  // namespace
+
+// The first answer wins. The other try is cancelled; that it lost says nothing about its
+// backend, and its time is no measure of anything.
+void Exchange::Promote(Try& one) {
+  const MonoTime now = context_.loop.now();
+  answer_ = &one;
+  one.stage = Try::Stage::kRelaying;
   phase_ = Phase::kRelaying;
-  status_ = head.status;
-  const Header* type = Find(head.headers, KnownHeader::kContentType);
-  events_ = type != nullptr && type->value.starts_with("text/event-stream");
-  DropHopByHop(head.headers);
-  if (head.status == 101) return BeginTunnel(head);
-  if (!events_) {
-    deadline_.Set(context_.loop.now() + pool_->idle_timeout);
-    return RelayHead(head);
+  backend_name_ = one.backend_name;
+  if (Try* const other = Other(one)) EndTry(*other, Outcome::kClientLeft);
+  EndHedge(one.kind == TryKind::kHedge ? HedgeResult::kWon : HedgeResult::kLost);
+  due_.hedge = kNever;
+  if (pool_->settings.hedge.enabled && inference_) {
+    (stream_ ? pool_->first_tokens : pool_->whole_answers).Add(now - first_sent_, now);
   }
-  // Held until the first whole event; the views die with this callback's message.
-  phase_ = Phase::kAwaiting;
-  held_head_.Keep(head);
+  if (client_deadline_.until_answer && !due_.is_total) {
+    due_.give_up = pool_->total_timeout > 0 ? start_ + pool_->total_timeout : kNever;
+    due_.is_total = true;
+  }
+  due_.idle = now + pool_->idle_timeout;
 }
 
-void Exchange::RelayHead(const ResponseHead& head) {
-  head_sent_ = true;
-  if (flight_ != nullptr) {
-    const Header* type = Find(head.headers, KnownHeader::kContentType);
-    flight_->Begin(head.status, type == nullptr ? "" : type->value);
+void Exchange::BeginAnswer(Try& one, ResponseHead& head) {
+  const Header* type = Find(head.headers, KnownHeader::kContentType);
+  const bool events = type != nullptr && type->value.starts_with("text/event-stream");
+  DropHopByHop(head.headers);
+  if (head.status == 101) return BeginTunnel(one, head);
+  if (!events && bridged_) {
+    return Broken(ReplyCode::kBackendBadAnswer,
+                  fmt::format("backend {} answered {} to a stream that had begun", one.backend_name,
+                              head.status));
   }
+  if (!events) {
+    Promote(one);
+    status_ = head.status;
+    if (shared_.flight != nullptr) shared_.flight->Begin(head.status, type == nullptr ? "" : type->value);
+    SendHead(head);
+    return Rearm();
+  }
+  one.head.Keep(head);
+  one.stage = Try::Stage::kHolding;
+  // From here on the silence is the engine's work on the prompt: it is worth a comment,
+  // which sends the head, when the client has heard nothing for long.
+  const bool plain = Find(head.headers, KnownHeader::kContentEncoding) == nullptr;
+  if (inference_ && plain && head.status == 200 && pool_->sse_keep_alive > 0 && due_.comment == kNever) {
+    due_.comment = std::max(start_ + pool_->sse_keep_alive, context_.loop.now());
+  }
+  Rearm();
+}
+
+void Exchange::SendHead(const ResponseHead& head) {
+  head_sent_ = true;
   if (session_ == nullptr) return;
   std::array<Header, 12> extra;
   size_t count = 0;
@@ -55,82 +92,128 @@ void Exchange::RelayHead(const ResponseHead& head) {
   session_->WriteHead(id_, head, std::span(extra.data(), count));
 }
 
-void Exchange::OnAnswerBody(std::string_view data) {
-  if (events_) {
-    RelayEvents(data);
-  } else {
-    deadline_.Set(context_.loop.now() + quiet_limit());
-    RelayBytes(data);
+// A comment where the client has heard nothing for long, never inside an event: parts of
+// events are held back. Behind the head of a stream without a token it leaves the way
+// open for another backend, whose events the same head fits. It is not in the flight,
+// and so never in the cache.
+void Exchange::KeepAlive(MonoTime now) {
+  due_.comment = session_ == nullptr ? kNever : now + pool_->sse_keep_alive;
+  if (session_ == nullptr) return;
+  if (!head_sent_) {
+    Try* held = nullptr;
+    for (Try& one : tries_) {
+      if (one.stage == Try::Stage::kHolding) held = &one;
+    }
+    if (held == nullptr) {  // It failed since.
+      due_.comment = kNever;
+      return;
+    }
+    status_ = 200;
+    events_ = bridged_ = true;
+    SendHead(held->head.Release());
   }
-  if (session_ == nullptr && conn_ != nullptr && (flight_ == nullptr || !flight_->has_readers())) {
+  if (session_->unsent(id_) > 0 && !bridged_) return;
+  bytes_sent_ += kComment.size();
+  session_->WriteBody(id_, kComment);
+  pool_->cells.sse_keep_alives.Add();
+}
+
+void Exchange::OnTryBody(Try& one, std::string_view data) {
+  if (&one != answer_ || events_) {
+    RelayEvents(one, data);
+  } else {
+    due_.idle = context_.loop.now() + quiet_limit();
+    RelayBytes(data);
+    Rearm();
+  }
+  const bool followed = shared_.flight != nullptr && shared_.flight->has_readers();
+  if (session_ == nullptr && phase_ != Phase::kDone && !followed) {
     // Nobody is left to read this answer.
-    EndAttempt(Outcome::kClientLeft);
-    LeaveConnection();
+    EndTries(Outcome::kClientLeft);
     Finish();
   }
 }
 
 // Relays whole events as they came; only the piece of an event that is not whole
 // yet is kept back, so that an error event of ours can never land inside one.
-void Exchange::RelayEvents(std::string_view data) {
-  const SseScanner::Result scan = scanner_.Scan(data);
-  if (scan.first_token) FirstToken();
-  event_count_ += scan.events;
-  if (scan.complete == 0) {
-    held_event_.append(data);
-    if (held_event_.size() > snapshot_->server().limits.event_bytes) {
-      Broken(ReplyCode::kBackendBadAnswer,
-             fmt::format("backend {} sent an event of more than {} bytes", backend_name_,
-                         snapshot_->server().limits.event_bytes));
-    }
+void Exchange::RelayEvents(Try& one, std::string_view data) {
+  const SseScanner::Result scan = one.scanner.Scan(data);
+  one.event_count += scan.events;
+  if (one.scanner.partial_bytes() > snapshot_->server().limits.event_bytes) {
+    return TryFailed(one, {.answer_begun = true},
+                     {ReplyCode::kBackendBadAnswer,
+                      fmt::format("backend {} sent an event of more than {} bytes", one.backend_name,
+                                  snapshot_->server().limits.event_bytes)},
+                     RetryReason::kReset);
+  }
+  if (scan.first_token) FirstToken(&one);
+  if (&one != answer_) {
+    one.Keep(data);
+    const bool begun = scan.first_token || scan.done || scan.error || (!inference_ && !one.events.empty()) ||
+                       one.events.size() > kEventsHeldMax || one.event_count > kEventCountHeldMax;
+    if (begun) BeginEvents(one);
     return;
   }
-  if (held_head_.held) {
-    phase_ = Phase::kRelaying;
-    RelayHead(held_head_.Release());
+  if (scan.complete > 0) {
+    due_.idle = context_.loop.now() + pool_->idle_timeout;
+    if (due_.comment != kNever) due_.comment = context_.loop.now() + pool_->sse_keep_alive;
+    Rearm();
   }
-  deadline_.Set(first_token_seen_ || !inference_ ? context_.loop.now() + pool_->idle_timeout : limit_);
-  if (!held_event_.empty()) {
-    held_event_.append(data.substr(0, scan.complete));
-    if (session_ != nullptr) {
-      // Referenced until the turn ends, so the bytes move to where they stay put.
-      auto event = std::make_unique<std::string>(std::exchange(held_event_, {}));
-      RelayBytes(*event);
-      context_.turn.Bury(std::move(event));
-    } else {
-      RelayBytes(held_event_);
-      held_event_.clear();
-    }
-  } else {
+  if (one.partial.empty()) {
     RelayBytes(data.substr(0, scan.complete));
+  } else if (scan.complete > 0) {
+    // Referenced until the turn ends, so the bytes move to where they stay put.
+    auto event = std::make_unique<std::string>(std::exchange(one.partial, {}));
+    event->append(data.substr(0, scan.complete));
+    RelayBytes(*event);
+    context_.turn.Bury(std::move(event));
   }
-  held_event_.append(data.substr(scan.complete));
+  one.partial.append(data.substr(scan.complete));
+}
+
+// A held stream becomes the answer: its head, unless a comment sent one, and its events.
+void Exchange::BeginEvents(Try& one) {
+  Promote(one);
+  const ResponseHead head = one.head.Release();
+  status_ = head.status;
+  events_ = true;
+  if (shared_.flight != nullptr) {
+    const Header* const type = Find(head.headers, KnownHeader::kContentType);
+    shared_.flight->Begin(head.status, type == nullptr ? "" : type->value);
+  }
+  if (!head_sent_) SendHead(head);
+  bridged_ = false;
+  if (due_.comment != kNever) due_.comment = context_.loop.now() + pool_->sse_keep_alive;
+  RelayBytes(one.events);
+  Rearm();
 }
 
 void Exchange::RelayBytes(std::string_view data) {
-  if (flight_ != nullptr) flight_->Append(data);
+  if (data.empty()) return;
+  if (shared_.flight != nullptr) shared_.flight->Append(data);
   if (session_ == nullptr) return;
   bytes_sent_ += data.size();
   session_->WriteBody(id_, data);
-  if (session_->above_mark(id_) && !answer_paused_ && conn_ != nullptr) {
+  if (answer_ != nullptr && answer_->call != nullptr && !answer_paused_ && session_->above_mark(id_)) {
     answer_paused_ = true;
-    conn_->PauseAnswer();
+    answer_->call->PauseAnswer();
   }
 }
 
 void Exchange::OnClientWritable() {
   if (phase_ == Phase::kFollowing) return OnFollow();
-  if (answer_paused_ && conn_ != nullptr) {
+  if (answer_paused_ && answer_ != nullptr && answer_->call != nullptr) {
     answer_paused_ = false;
-    deadline_.Set(context_.loop.now() + quiet_limit());
-    conn_->ResumeAnswer();
+    due_.idle = context_.loop.now() + quiet_limit();
+    Rearm();
+    answer_->call->ResumeAnswer();
   }
 }
 
-void Exchange::FirstToken() {
-  first_token_seen_ = true;
+// `one`: null where the answer is another request's.
+void Exchange::FirstToken(Try* one) {
   first_token_at_ = context_.loop.now();
-  if (attempt_.begun()) pool_->table.FirstToken(attempt_, first_token_at_);
+  if (one != nullptr && one->attempt.begun()) pool_->table.FirstToken(one->attempt, first_token_at_);
 }
 
 // What a whole answer says about its backend.
@@ -141,24 +224,21 @@ Outcome Exchange::HowItEnded(std::span<const Header> trailers) {
   return OutcomeOf(grpc_status_);
 }
 
-void Exchange::OnAnswerEnd(std::span<Header> trailers) {
-  conn_ = nullptr;  // It has gone back to its pool.
+void Exchange::OnTryEnd(Try& one, std::span<Header> trailers) {
   if (phase_ == Phase::kDone) return;
   DropFromTrailers(trailers);
   for (Header& trailer : trailers) {
     if (trailer.id != KnownHeader::kEndpointLoadMetrics) continue;
-    if (attempt_.begun()) pool_->table.Report(*attempt_.backend(), trailer.value, context_.loop.now());
+    if (one.attempt.begun()) pool_->table.Report(*one.attempt.backend(), trailer.value, context_.loop.now());
     trailer.dropped = true;
   }
-  if (held_head_.held || !held_event_.empty()) {
-    // An answer that ends inside an event, or before its first, is passed on as it is.
-    if (held_head_.held) RelayHead(held_head_.Release());
-    if (!held_event_.empty()) RelayBytes(held_event_);
+  // An answer that ends inside an event, or before its first token, is passed on as it is.
+  if (&one != answer_) BeginEvents(one);
+  RelayBytes(one.partial);
+  if (first_token_at_ > 0 && one.event_count > 2) {  // The last one is [DONE].
+    pool_->cells.tpot.Observe((context_.loop.now() - first_token_at_) / (one.event_count - 2));
   }
-  if (first_token_at_ > 0 && event_count_ > 2) {  // The last one is [DONE].
-    pool_->cells.tpot.Observe((context_.loop.now() - first_token_at_) / (event_count_ - 2));
-  }
-  EndAttempt(HowItEnded(trailers));
+  EndTry(one, HowItEnded(trailers));
   if (!request_complete_ && session_ != nullptr) session_->CloseAfterAnswer(id_);
   CloseFlight(status_ == 200);
   if (session_ != nullptr) session_->WriteEnd(id_, trailers);
@@ -167,8 +247,7 @@ void Exchange::OnAnswerEnd(std::span<Header> trailers) {
 
 // The answer in progress cannot go on: error event or cut.
 void Exchange::Broken(ReplyCode code, const std::string& message) {
-  EndAttempt(Outcome::kFault);
-  LeaveConnection();
+  EndTries(Outcome::kFault);
   Fail(code, message);
 }
 

@@ -22,30 +22,34 @@ void Exchange::FindUpgrade() {
   if (fields != 1) upgrade_ = {};
 }
 
-void Exchange::BeginTunnel(ResponseHead& head) {
+void Exchange::BeginTunnel(Try& one, ResponseHead& head) {
   Header* agreed = nullptr;
   for (Header& header : head.headers) {
     if (header.id == KnownHeader::kUpgrade) agreed = &header;
   }
   if (session_ == nullptr || agreed == nullptr || !EqualsIgnoringCase(agreed->value, upgrade_)) {
     return Broken(ReplyCode::kBackendBadAnswer,
-                  fmt::format("backend {} changed to a protocol that was not asked for", backend_name_));
+                  fmt::format("backend {} changed to a protocol that was not asked for", one.backend_name));
   }
   agreed->dropped = false;
+  Promote(one);
+  status_ = head.status;
   tunnel_ = true;
-  deadline_.Set(context_.loop.now() + quiet_limit());
-  RelayHead(head);
+  due_.idle = context_.loop.now() + quiet_limit();
+  SendHead(head);
+  Rearm();
 }
 
 void Exchange::OnTunnelBytes(std::string_view data) {
-  deadline_.Set(context_.loop.now() + quiet_limit());
-  conn_->WriteBody(data);
-  if (conn_->above_mark()) session_->PauseBody(id_);
+  due_.idle = context_.loop.now() + quiet_limit();
+  Rearm();
+  answer_->call->WriteBody(data);
+  if (answer_->call->above_mark()) session_->PauseBody(id_);
 }
 
 void Exchange::OnTunnelIdle() {
   pool_->cells.AddTimeout(TimeoutKind::kTunnel);
-  EndAttempt(Outcome::kOk);
+  EndTries(Outcome::kOk);
   Fail(ReplyCode::kIdleTimeout, "nothing moved on the connection");
 }
 

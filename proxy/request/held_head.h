@@ -1,5 +1,5 @@
-// The head of an event stream is held until the first whole event, so that a backend
-// that hangs before it can still be replaced.
+// The head of an event stream is held until its first token, so that a backend that
+// hangs before it can still be replaced.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,6 @@
 #include <string_view>
 #include <vector>
 
-#include "proxy/http/error_reply.h"
 #include "proxy/http/message.h"
 
 namespace penstock {
@@ -49,12 +48,6 @@ struct HeldHead {
     storage += text;
     return std::string_view(storage).substr(at, text.size());
   }
-};
-
-// Why the last try failed, should there be no other.
-struct Failure {
-  ReplyCode code = ReplyCode::kInternal;
-  std::string message;
 };
 
 }  // namespace penstock

@@ -36,6 +36,9 @@ PoolContext::PoolContext(std::shared_ptr<const PoolState> state, uint32_t worker
       queue_wait(ToMicros(settings.queue.wait)),
       tunnel_timeout(ToMicros(settings.timeouts.tunnel)),
       connections(LimitsOf(settings.connections, worker, settings.tls.enabled)),
+      total_timeout(ToMicros(settings.timeouts.total)),
+      sse_keep_alive(ToMicros(settings.timeouts.sse_keep_alive)),
+      per_try_timeout(ToMicros(settings.retry.per_try_timeout)),
       authorization(AuthorizationOf(settings.auth)) {}
 
 WorkerContext::WorkerContext(Loop& loop_in, uint32_t index_in, uint64_t seed,

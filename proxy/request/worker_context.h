@@ -26,6 +26,7 @@
 #include "proxy/request/decision_ring.h"
 #include "proxy/request/forwarding.h"
 #include "proxy/request/peek.h"
+#include "proxy/request/recent_times.h"
 #include "proxy/request/retry.h"
 #include "proxy/request/route.h"
 
@@ -84,6 +85,10 @@ struct PoolContext {
   const MonoTime connect_timeout, first_token_timeout, response_timeout, idle_timeout, queue_wait,
       tunnel_timeout;
   const ConnPoolLimits connections;
+  const MonoTime total_timeout, sse_keep_alive, per_try_timeout;  // 0: none.
+  // From the first try to the first token, or to the head of an answer that comes whole;
+  // filled where hedges are on.
+  RecentTimes first_tokens, whole_answers;
   const std::string authorization;  // AuthMode::kReplace: the field's value.
 };
 

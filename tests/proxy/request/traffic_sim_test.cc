@@ -243,7 +243,7 @@ class TrafficSim {
     const bool stream = request.body.find("\"stream\":true") != std::string::npos;
     switch (random_.Below(10)) {
       case 0:
-        return answer->Send(429, "application/json", "{}", {{"retry-after", "1"}});
+        return answer->Send(429, "application/json", R"({"error":{"message":"full"}})", {{"retry-after", "1"}});
       case 1:
         return answer->Send(random_.Below(2) == 0 ? 500 : 503, "application/json",
                             R"({"error":{"message":"oh"}})");
