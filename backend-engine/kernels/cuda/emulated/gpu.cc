@@ -1,0 +1,170 @@
+// gpu.h on this machine's processor: memory that begins as NaN, streams that do
+// their work at once, graphs as lists of what was asked.
+#include "backend-engine/kernels/cuda/gpu.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "backend-engine/kernels/cuda/emulated/recording.h"
+
+struct CUstream_st {
+  bool recording = false;
+  std::vector<std::function<void()>> recorded;
+};
+struct CUevent_st {};
+struct CUgraphExec_st {
+  std::vector<std::function<void()>> work;
+};
+
+namespace penstock::engine {
+namespace {
+
+std::atomic<int64_t> memory_total{int64_t{8} << 30};
+std::atomic<int> gpu_count{1};
+std::mutex mutex;
+std::map<void*, int64_t> allocations;
+int64_t allocated = 0;
+
+}  // namespace
+
+namespace emulated {
+
+void Perform(cuda::Stream stream, std::function<void()> work) {
+  if (stream != nullptr && stream->recording) {
+    stream->recorded.push_back(std::move(work));
+  } else {
+    work();
+  }
+}
+
+void SetGpuMemory(int64_t bytes) { memory_total = bytes; }
+void SetGpuCount(int count) { gpu_count = count; }
+
+}  // namespace emulated
+
+namespace cuda {
+
+std::string ErrorText(GpuError error) { return "emulated GPU: error " + std::to_string(error); }
+
+GpuError CountGpus(int& count) {
+  count = gpu_count;
+  return kGpuOk;
+}
+
+GpuError DescribeGpu(int gpu, GpuDescription& description) {
+  if (gpu < 0 || gpu >= gpu_count) return kGpuInvalid;
+  description = {.name = "emulated GPU", .bus_id = "", .capability = 90, .sm_count = 4};
+  return kGpuOk;
+}
+
+GpuError UseGpu(int gpu) { return gpu >= 0 && gpu < gpu_count ? kGpuOk : kGpuInvalid; }
+
+GpuError MemoryInfo(int64_t& free_bytes, int64_t& total_bytes) {
+  const std::lock_guard lock(mutex);
+  total_bytes = memory_total;
+  free_bytes = total_bytes - allocated;
+  return kGpuOk;
+}
+
+GpuError EnablePeer(int, int, bool& possible) {
+  possible = true;
+  return kGpuOk;
+}
+
+GpuError Allocate(int64_t bytes, void** memory) {
+  const std::lock_guard lock(mutex);
+  if (allocated + bytes > memory_total) return kGpuOutOfMemory;
+  // Of exactly this size, so that AddressSanitizer sees a step beyond it.
+  if (posix_memalign(memory, 256, static_cast<size_t>(bytes)) != 0) return kGpuOutOfMemory;
+  std::memset(*memory, 0xff, static_cast<size_t>(bytes));
+  allocations[*memory] = bytes;
+  allocated += bytes;
+  return kGpuOk;
+}
+
+void Free(void* memory) {
+  if (memory == nullptr) return;
+  const std::lock_guard lock(mutex);
+  const auto found = allocations.find(memory);
+  if (found == allocations.end()) std::abort();
+  allocated -= found->second;
+  allocations.erase(found);
+  std::free(memory);
+}
+
+GpuError AllocatePinned(int64_t bytes, void** memory) {
+  if (posix_memalign(memory, 256, static_cast<size_t>(bytes)) != 0) return kGpuOutOfMemory;
+  std::memset(*memory, 0xff, static_cast<size_t>(bytes));
+  return kGpuOk;
+}
+void FreePinned(void* memory) { std::free(memory); }
+
+namespace {
+GpuError Copy(void* to, const void* from, int64_t bytes, Stream stream) {
+  emulated::Perform(stream, [=] { std::memcpy(to, from, static_cast<size_t>(bytes)); });
+  return kGpuOk;
+}
+}  // namespace
+
+GpuError CopyToGpu(void* to, const void* from, int64_t bytes, Stream stream) {
+  return Copy(to, from, bytes, stream);
+}
+GpuError CopyToHost(void* to, const void* from, int64_t bytes, Stream stream) {
+  return Copy(to, from, bytes, stream);
+}
+GpuError CopyOnGpu(void* to, const void* from, int64_t bytes, Stream stream) {
+  return Copy(to, from, bytes, stream);
+}
+GpuError FillBytes(void* memory, int byte, int64_t bytes, Stream stream) {
+  emulated::Perform(stream, [=] { std::memset(memory, byte, static_cast<size_t>(bytes)); });
+  return kGpuOk;
+}
+
+GpuError MakeStream(Stream& stream) {
+  stream = new CUstream_st;
+  return kGpuOk;
+}
+void DestroyStream(Stream stream) { delete stream; }
+GpuError Synchronize(Stream) { return kGpuOk; }
+
+GpuError MakeEvent(Event& event) {
+  event = new CUevent_st;
+  return kGpuOk;
+}
+void DestroyEvent(Event event) { delete event; }
+GpuError Record(Event, Stream) { return kGpuOk; }
+GpuError Query(Event, bool& done) {
+  done = true;
+  return kGpuOk;
+}
+GpuError Milliseconds(Event, Event, float& ms) {
+  ms = 0;
+  return kGpuOk;
+}
+
+GpuError BeginCapture(Stream stream) {
+  if (stream->recording) return kGpuInvalid;
+  stream->recording = true;
+  return kGpuOk;
+}
+
+GpuError EndCapture(Stream stream, Graph& graph) {
+  if (!stream->recording) return kGpuInvalid;
+  graph = new CUgraphExec_st{std::exchange(stream->recorded, {})};
+  stream->recording = false;
+  return kGpuOk;
+}
+
+GpuError LaunchGraph(Graph graph, Stream) {
+  for (const auto& work : graph->work) work();
+  return kGpuOk;
+}
+void DestroyGraph(Graph graph) { delete graph; }
+
+}  // namespace cuda
+}  // namespace penstock::engine

@@ -1,0 +1,142 @@
+// Sums over ranks; peers.h tells who sees whose memory.
+//
+// Small messages are one-shot: a meeting, then every rank reads everybody's
+// numbers and adds them up itself, going straight on to the residual and the
+// norm: one kernel, one meeting, about 3 us between two GPUs. Large ones are
+// two-shot: each rank adds up one part and a second meeting lets the others read
+// it, so that 2 (n - 1) / n of a buffer crosses the links and not n - 1.
+//
+// A block's meeting vouches for the block of the same number alone, so the
+// second phase of a block reads only what the blocks of its number wrote. That
+// what a rank's earlier kernels wrote is there needs no more than that the rank
+// came to the meeting: its stream is in order.
+#include "backend-engine/kernels/cuda/peers.h"
+
+#include "backend-engine/kernels/cuda/norm_row.cuh"
+#include "backend-engine/kernels/cuda/numbers.cuh"
+
+namespace penstock::engine::cuda {
+namespace {
+
+constexpr int kThreads = 512;
+constexpr int kLooksBetweenAborts = 256;  // The word is the host's: a look at it takes a microsecond.
+
+// All ranks' blocks of this number have come. Called by every thread of the block.
+__device__ void Meet(const PeerGroup& group) {
+  const int block = blockIdx.x, peer = threadIdx.x;
+  __syncthreads();  // What this block did before is done.
+  const uint32_t turn = group.meetings[block] + 1;
+  if (peer < group.size) {
+    StoreRelease(group.of[peer].words + block * kPeersMax + group.rank, turn);
+    const uint32_t* word = group.of[group.rank].words + block * kPeersMax + peer;
+    for (int looks = 1; static_cast<int32_t>(LoadAcquire(word) - turn) < 0; ++looks) {
+      if (looks % kLooksBetweenAborts == 0 && LoadAcquire(group.abort) != 0) break;
+      WaitABit();
+    }
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) group.meetings[block] = turn;
+}
+
+// numbers = the sum over the ranks' numbers at `at`, in rank order.
+__device__ __forceinline__ void SumPeers(const PeerGroup& group, int buffer, int64_t at,
+                                         float (&numbers)[kVector]) {
+  LoadBf16(group.of[0].branch[buffer] + at, numbers);
+  for (int rank = 1; rank < group.size; ++rank) {
+    float other[kVector];
+    LoadBf16(group.of[rank].branch[buffer] + at, other);
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) numbers[i] += other[i];
+  }
+}
+
+// Block b: rows b, b + grid, ...
+__global__ void __launch_bounds__(kBlockThreadsMax)
+    PeerSumAndNormKernel(PeerGroup group, int buffer, RmsNormCall call) {
+  Meet(group);
+  for (int row = blockIdx.x; row < call.token_count; row += gridDim.x) {
+    NormRow(call, row, [&](int at, float (&numbers)[kVector]) {
+      SumPeers(group, buffer, int64_t{row} * call.width + at, numbers);
+    });
+  }
+}
+
+// Rank r adds up vectors [r * each, (r + 1) * each); of any part, thread t of the
+// grid has vectors t, t + threads of the grid, ... in both phases.
+__global__ void __launch_bounds__(kThreads)
+    PeerSumKernel(PeerGroup group, int buffer, int64_t vectors) {
+  const int64_t each = (vectors + group.size - 1) / group.size;
+  const int64_t first = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  const int64_t step = int64_t{gridDim.x} * kThreads;
+  Bf16* mine = group.of[group.rank].branch[buffer];
+  Meet(group);
+  for (int64_t i = first; i < each; i += step) {
+    const int64_t at = group.rank * each + i;
+    if (at >= vectors) break;
+    float numbers[kVector];
+    SumPeers(group, buffer, at * kVector, numbers);
+    StoreBf16(mine + at * kVector, numbers);
+  }
+  Meet(group);
+  for (int other = 1; other < group.size; ++other) {
+    // Everybody begins with another one's memory.
+    const int rank = (group.rank + other) % group.size;
+    const auto* from = reinterpret_cast<const uint4*>(group.of[rank].branch[buffer]);
+    for (int64_t i = first; i < each; i += step) {
+      const int64_t at = rank * each + i;
+      if (at >= vectors) break;
+      reinterpret_cast<uint4*>(mine)[at] = from[at];
+    }
+  }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    PeerGatherKernel(PeerGroup group, int64_t count, float* all) {
+  Meet(group);
+  if (all == nullptr) return;
+  for (int rank = 0; rank < group.size; ++rank) {
+    const auto* from = reinterpret_cast<const float4*>(group.of[rank].logits);
+    auto* to = reinterpret_cast<float4*>(all + rank * count);
+    for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < count / 4;
+         i += int64_t{gridDim.x} * kThreads) {
+      to[i] = from[i];
+    }
+  }
+}
+
+bool Takes(const PeerGroup& group, int buffer) {
+  return group.size >= 1 && group.size <= kPeersMax && group.rank >= 0 &&
+         group.rank < group.size && (buffer == 0 || buffer == 1);
+}
+
+dim3 BlocksFor(int64_t vectors) {
+  const int64_t blocks = (vectors + kThreads - 1) / kThreads;
+  return dim3(static_cast<unsigned>(blocks < kPeerBlocksMax ? blocks : kPeerBlocksMax));
+}
+
+}  // namespace
+
+GpuError PeerSumAndNorm(const PeerGroup& group, int buffer, const RmsNormCall& norm,
+                        Stream stream) {
+  if (!Takes(group, buffer) || !NormTakes(norm)) return kGpuInvalid;
+  if (norm.token_count == 0) return kGpuOk;
+  const int blocks = norm.token_count < kPeerBlocksMax ? norm.token_count : kPeerBlocksMax;
+  return Launch(PeerSumAndNormKernel, dim3(static_cast<unsigned>(blocks)),
+                NormThreads(norm.width), 0, stream, group, buffer, norm);
+}
+
+GpuError PeerSum(const PeerGroup& group, int buffer, int64_t count, Stream stream) {
+  if (!Takes(group, buffer) || count < 0 || count % kVector != 0) return kGpuInvalid;
+  if (count == 0) return kGpuOk;
+  const int64_t vectors = count / kVector;
+  return Launch(PeerSumKernel, BlocksFor((vectors + group.size - 1) / group.size), kThreads, 0,
+                stream, group, buffer, vectors);
+}
+
+GpuError PeerGather(const PeerGroup& group, int64_t count, float* all, Stream stream) {
+  if (!Takes(group, 0) || count < 0 || count % 4 != 0) return kGpuInvalid;
+  if (count == 0) return kGpuOk;
+  return Launch(PeerGatherKernel, BlocksFor(count / 4), kThreads, 0, stream, group, count, all);
+}
+
+}  // namespace penstock::engine::cuda

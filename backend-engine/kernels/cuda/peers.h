@@ -1,0 +1,49 @@
+// Sums over tensor-parallel ranks by the ranks' own kernels, which read each
+// other's memory: over NVLink or PCIe between GPUs of one machine, or on one GPU
+// that runs several ranks.
+//
+// The ranks' blocks of one number meet: each writes a word into the memory of
+// every other and waits for theirs. A rank that waits looks at `abort` now and
+// then, a word of the host's memory, and gives up where it is not 0; then the
+// numbers mean nothing.
+//
+// Sums go in rank order in fp32: every rank ends with the same bits.
+#pragma once
+
+#include <cstdint>
+
+#include "backend-engine/kernels/cuda/cuda_kernels.h"
+
+namespace penstock::engine::cuda {
+
+inline constexpr int kPeersMax = 8;
+inline constexpr int kPeerBlocksMax = 64;  // Few enough that the blocks of all ranks fit on one GPU.
+
+// A rank's memory that the others see: what it adds to the residual, in two
+// buffers used in turns, its logits, and the words by which the ranks meet.
+struct PeerMemory {
+  Bf16* branch[2];
+  float* logits;
+  uint32_t* words;  // [kPeerBlocksMax][kPeersMax], by block and by who wrote; zero at start.
+};
+
+struct PeerGroup {
+  int32_t rank, size;
+  PeerMemory of[kPeersMax];
+  uint32_t* meetings;  // [kPeerBlocksMax]: of this rank's blocks so far; zero at start.
+  const uint32_t* abort;
+};
+
+// norm.x becomes the sum over the ranks' branch[buffer], then as RmsNorm. REQUIRES
+// (here and below): a buffer is written again only after a meeting over another one.
+GpuError PeerSumAndNorm(const PeerGroup& group, int buffer, const RmsNormCall& norm,
+                        Stream stream);
+
+// branch[buffer] becomes the sum over the ranks', for `count` numbers (a multiple
+// of 8): each rank adds up its part, then all read each other's parts.
+GpuError PeerSum(const PeerGroup& group, int buffer, int64_t count, Stream stream);
+
+// all[rank * count + i] becomes that rank's logits[i], on the rank where `all` is not null.
+GpuError PeerGather(const PeerGroup& group, int64_t count, float* all, Stream stream);
+
+}  // namespace penstock::engine::cuda
