@@ -3,11 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <numeric>
 #include <optional>
 #include <utility>
 
+#include "backend-engine/api/device_choice.h"
 #include "backend-engine/exec/cpu_runner.h"
 #include "backend-engine/exec/emulated_runner.h"
+#include "backend-engine/exec/gpu_device.h"
 #include "backend-engine/load/checkpoint.h"
 #include "backend-engine/load/json_file.h"
 #include "proxy/base/status.h"
@@ -19,23 +22,7 @@ constexpr size_t kConfigBytesMax = 4 << 20;
 constexpr size_t kPlainTokensMax = 1024;
 constexpr int32_t kCpuStepTokens = 512;
 constexpr int32_t kEmulatedStepTokens = 2048;
-
-// The device that `auto` means here, or the one asked for; the note says why.
-struct Device {
-  std::string name;
-  std::string note;
-};
-
-absl::StatusOr<Device> ChooseDevice(const ServeOptions& options) {
-  if (options.device == "cuda") {
-    return absl::InvalidArgumentError(
-        "--device cuda: this build has no CUDA device; take --device cpu or auto");
-  }
-  if (options.device == "auto") {
-    return Device{"cpu", "device cpu (auto: this build has no CUDA device)"};
-  }
-  return Device{options.device, fmt::format("device {}", options.device)};
-}
+constexpr int32_t kGpuStepTokens = 2048;
 
 absl::StatusOr<ParsedConfig> ReadConfig(const std::string& dir, std::string_view name) {
   auto config = ReadWholeFile(dir + "/config.json", kConfigBytesMax);
@@ -133,15 +120,51 @@ absl::StatusOr<OpenedModel> OpenEmulated(const ServeOptions& options) {
   return opened;
 }
 
-absl::StatusOr<OpenedModel> OpenOnCpu(const ServeOptions& options,
-                                      const std::function<void(double)>& progress) {
-  OpenedModel opened;
+// The parts of a model folder that every device serves.
+absl::StatusOr<std::unique_ptr<Checkpoint>> OpenFolder(const ServeOptions& options,
+                                                       OpenedModel& opened) {
   auto checkpoint = Checkpoint::Open(options.model);
   if (!checkpoint.ok()) return checkpoint.status();
   FillModel({(*checkpoint)->config(), (*checkpoint)->generation_defaults()}, options, opened.model);
   if (absl::Status status = ReadText(options.model, opened.model); !status.ok()) return status;
   opened.model.weights = (*checkpoint)->weights_hash_hex();
+  return checkpoint;
+}
 
+std::function<void(int64_t, int64_t)> ShareOf(const std::function<void(double)>& progress) {
+  return [&progress](int64_t done, int64_t total) {
+    progress(total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 0);
+  };
+}
+
+absl::StatusOr<OpenedModel> OpenOnGpu(const ServeOptions& options,
+                                      const std::function<void(double)>& progress) {
+  OpenedModel opened;
+  auto checkpoint = OpenFolder(options, opened);
+  if (!checkpoint.ok()) return checkpoint.status();
+  opened.model.dtype = NameOf(DType::kBf16);
+  GpuRunnerOptions gpu;
+  gpu.gpus.resize(static_cast<size_t>(options.tensor_parallel));
+  std::iota(gpu.gpus.begin(), gpu.gpus.end(), 0);
+  gpu.block_tokens = options.block_tokens;
+  gpu.block_count = options.kv_blocks;
+  gpu.max_step_tokens = options.step_tokens > 0 ? options.step_tokens : kGpuStepTokens;
+  gpu.max_sequences = options.max_running;
+  gpu.max_length = opened.model.max_length;
+  gpu.progress = ShareOf(progress);
+  std::string error;
+  opened.runner = OpenGpuRunner((*checkpoint)->config(), (*checkpoint)->source(), gpu,
+                                opened.start_notes, error);
+  if (opened.runner == nullptr) return absl::FailedPreconditionError(error);
+  if (absl::Status status = (*checkpoint)->CheckUnchanged(); !status.ok()) return status;
+  return opened;
+}
+
+absl::StatusOr<OpenedModel> OpenOnCpu(const ServeOptions& options,
+                                      const std::function<void(double)>& progress) {
+  OpenedModel opened;
+  auto checkpoint = OpenFolder(options, opened);
+  if (!checkpoint.ok()) return checkpoint.status();
   CpuRunnerOptions cpu;
   cpu.ranks = options.tensor_parallel;
   if (options.dtype == "float32") cpu.dtype = DType::kF32;
@@ -155,15 +178,19 @@ absl::StatusOr<OpenedModel> OpenOnCpu(const ServeOptions& options,
   cpu.max_step_tokens = options.step_tokens > 0 ? options.step_tokens : kCpuStepTokens;
   cpu.max_sequences = options.max_running;
   cpu.max_length = opened.model.max_length;
-  cpu.progress = [&progress](int64_t done, int64_t total) {
-    progress(total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 0);
-  };
+  cpu.progress = ShareOf(progress);
   std::string error;
   auto runner = CpuRunner::Create((*checkpoint)->config(), (*checkpoint)->source(), cpu, error);
   if (runner == nullptr) return absl::InvalidArgumentError(error);
   if (absl::Status status = (*checkpoint)->CheckUnchanged(); !status.ok()) return status;
   opened.runner = std::move(runner);
   return opened;
+}
+
+absl::StatusOr<OpenedModel> Open(const ServeOptions& options, std::string_view device,
+                                 const std::function<void(double)>& progress) {
+  if (device == "emulated") return OpenEmulated(options);
+  return device == "cuda" ? OpenOnGpu(options, progress) : OpenOnCpu(options, progress);
 }
 
 void NameModel(const ServeOptions& options, ServedModel& model) {
@@ -186,10 +213,13 @@ std::string NameOfFolder(std::string_view path) {
 
 absl::StatusOr<OpenedModel> OpenModel(const ServeOptions& options, absl::Time now,
                                       std::function<void(double)> progress) {
-  const auto device = ChooseDevice(options);
+  auto device = ChooseDevice(options, FindGpuDevice());
   if (!device.ok()) return device.status();
-  auto opened =
-      device->name == "emulated" ? OpenEmulated(options) : OpenOnCpu(options, progress);
+  auto opened = Open(options, device->name, progress);
+  if (device->may_be_cpu && absl::IsFailedPrecondition(opened.status())) {
+    device = CpuAfterAll(std::string(S(opened.status().message())));
+    opened = Open(options, device->name, progress);
+  }
   if (!opened.ok()) return opened;
 
   ServedModel& model = opened->model;

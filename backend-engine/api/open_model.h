@@ -18,6 +18,7 @@ struct OpenedModel {
   ServedModel model;
   std::unique_ptr<Runner> runner;
   std::string device_note;  // Which device, and why if it was for us to choose.
+  std::string start_notes;  // What a GPU runner decided, in lines; else empty.
 };
 
 // `progress` is called now and then, on any thread, one at a time: the share of

@@ -153,6 +153,12 @@ void Process::OnLoaded(absl::StatusOr<OpenedModel> opened) {
   LogInfo("{}: {}, {} ranks, {} KV blocks of {} tokens", opened_->model.names.front(),
           opened_->device_note, opened_->model.tensor_parallel,
           opened_->runner->info().block_count, opened_->model.block_tokens);
+  std::string_view notes = opened_->start_notes;
+  while (!notes.empty()) {
+    const size_t end = std::min(notes.find('\n'), notes.size());
+    LogInfo("{}", notes.substr(0, end));
+    notes.remove_prefix(std::min(end + 1, notes.size()));
+  }
   const EngineOptions engine_options = MakeEngineOptions(options_, *opened_);
   engine_ = std::make_unique<Engine>(std::move(opened_->runner), engine_options, service_->sink(),
                                      service_->on_load());

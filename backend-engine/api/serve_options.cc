@@ -56,7 +56,7 @@ void AddScheduleOptions(CLI::App& serve, ServeOptions& options) {
       ->check(CLI::Range(1, kMany))
       ->capture_default_str();
   serve.add_option("--step-tokens", options.step_tokens,
-                   "Tokens of one step [512 on a CPU, 2048 emulated]")
+                   "Tokens of one step [512 on a CPU, 2048 on a GPU and emulated]")
       ->check(CLI::Range(1, kMany));
   serve.add_option("--block-tokens", options.block_tokens, "Tokens of one KV block")
       ->check(CLI::Range(1, 1024))
@@ -64,7 +64,7 @@ void AddScheduleOptions(CLI::App& serve, ServeOptions& options) {
   auto* blocks = serve.add_option("--kv-blocks", options.kv_blocks, "Blocks of the KV cache")
                      ->check(CLI::Range(1, std::numeric_limits<int32_t>::max()));
   serve.add_option("--kv-bytes", options.kv_bytes,
-                   "Memory of the KV cache, all ranks together; 512MiB, 4GiB")
+                   "CPU: memory of the KV cache, all ranks together; 512MiB, 4GiB; a GPU gives all that is left")
       ->transform(CLI::AsSizeValue(false))
       ->excludes(blocks)
       ->capture_default_str();

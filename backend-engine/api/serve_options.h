@@ -17,8 +17,8 @@ struct ServeOptions {
   std::string dtype = "auto";            // auto: as stored; bf16, float32.
   int32_t max_running = 64;
   int32_t queue = 256;
-  int32_t step_tokens = 0;               // 0: 512 on a CPU, 2048 on an emulated device.
-  int32_t kv_blocks = 0;                 // 0: as many as kv_bytes hold.
+  int32_t step_tokens = 0;               // 0: 512 on a CPU, 2048 on a GPU or emulated.
+  int32_t kv_blocks = 0;                 // 0: as many as kv_bytes, or a GPU, hold.
   int64_t kv_bytes = int64_t{256} << 20;
   int32_t block_tokens = 16;
   int32_t max_length = 0;                // 0: the model's own limit.

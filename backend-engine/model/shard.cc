@@ -17,7 +17,8 @@ Range Cut(int64_t total, int64_t each, int rank) {
 
 }  // namespace
 
-bool MakeShard(const ModelConfig& config, int rank, int size, Shard& shard, std::string& error) {
+bool MakeShard(const ModelConfig& config, int rank, int size, Shard& shard, std::string& error,
+               int64_t inner_step) {
   const int64_t heads = config.head_count;
   const int64_t kv_heads = config.kv_head_count;
   if (size < 1 || heads % size != 0) {
@@ -43,7 +44,7 @@ bool MakeShard(const ModelConfig& config, int rank, int size, Shard& shard, std:
   shard.heads = {heads / size * rank, heads / size};
   shard.kv_heads = kv_heads >= size ? Range{kv_heads / size * rank, kv_heads / size}
                                     : Range{rank / (size / kv_heads), 1};
-  shard.intermediate_padded = RoundUp(RoundUp(config.intermediate_size, size) / size, 2);
+  shard.intermediate_padded = RoundUp(RoundUp(config.intermediate_size, size) / size, inner_step);
   shard.intermediate = Cut(config.intermediate_size, shard.intermediate_padded, rank);
   shard.vocab_padded = RoundUp(RoundUp(config.vocab_size, size) / size, kPanelRows);
   shard.vocab = Cut(config.vocab_size, shard.vocab_padded, rank);

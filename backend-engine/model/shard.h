@@ -30,7 +30,9 @@ struct Shard {
   }
 };
 
-// Returns false and says why in `error` where the model cannot be cut so.
-bool MakeShard(const ModelConfig& config, int rank, int size, Shard& shard, std::string& error);
+// Returns false and says why in `error` where the model cannot be cut so. The
+// MLP's inner width is cut into multiples of `inner_step`.
+bool MakeShard(const ModelConfig& config, int rank, int size, Shard& shard, std::string& error,
+               int64_t inner_step = 2);
 
 }  // namespace penstock::engine

@@ -1,6 +1,7 @@
 // What the ranks of one tensor-parallel group say to each other. Every rank
 // makes the same calls in the same order; each call returns when this rank's
-// part is done.
+// part is done, or, where the numbers are a GPU's, when it is queued on the
+// rank's stream.
 //
 // A call returns false when the group was aborted: its results mean nothing
 // then, and no call after it will succeed. Abort() may come from any thread;
@@ -17,8 +18,8 @@ class Comm {
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
-  // values[i] becomes the sum over all ranks, added in rank order: every rank
-  // ends with the same bits.
+  // values[i] becomes the sum over all ranks: every rank ends with the same
+  // bits. Added in rank order, where our own code adds.
   [[nodiscard]] virtual bool AllReduceSum(float* values, int64_t count) = 0;
 
   // all[rank * count + i] becomes that rank's mine[i]. A rank that has no use

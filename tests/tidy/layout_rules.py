@@ -46,7 +46,7 @@ _DOWN = {
     "proxy": [*_REQUEST, "proxy/admin", "proxy"],
     "backend-engine/sched": ["backend-engine/sched"],
     "backend-engine/kernels": ["backend-engine/kernels"],
-    "backend-engine/parallel": ["backend-engine/parallel", "backend-engine/sched"],
+    "backend-engine/parallel": ["backend-engine/parallel", "backend-engine/kernels", "backend-engine/sched"],
     "backend-engine/model": _COMPUTE,
     "backend-engine/exec": _COMPUTE,
     "backend-engine/load": [*_BASE, *_COMPUTE, "backend-engine/load"],

@@ -1,4 +1,4 @@
-// Drives a CpuRunner without a scheduler: each sequence has a fixed run of
+// Drives a Runner without a scheduler: each sequence has a fixed run of
 // blocks, and a test says which tokens of which sequence a step holds.
 #pragma once
 
@@ -15,7 +15,7 @@ namespace penstock::engine {
 
 class Steps {
  public:
-  explicit Steps(CpuRunner& runner, int32_t blocks_each = 32)
+  explicit Steps(Runner& runner, int32_t blocks_each = 32)
       : runner_(runner), blocks_each_(blocks_each) {}
 
   // Adds tokens of sequence `id` (below the pool's capacity) to the next step.
@@ -78,7 +78,7 @@ class Steps {
   }
 
  private:
-  CpuRunner& runner_;
+  Runner& runner_;
   const int32_t blocks_each_;
   StepPlan plan_;
   StepResult result_;

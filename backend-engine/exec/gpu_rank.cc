@@ -1,0 +1,331 @@
+#include "backend-engine/exec/gpu_rank.h"
+
+#include <algorithm>
+
+#include "backend-engine/exec/decode_plan.h"
+
+namespace penstock::engine {
+namespace {
+
+constexpr int64_t kAlign = 256;
+constexpr int kRunsMeasured = 8;
+constexpr int32_t kTokensTuned = 512;  // Beyond, cuBLASLt's first guess is a good one.
+
+int64_t Aligned(int64_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
+
+GpuBufferSizes SizesOf(const GpuGroup& group, const Shard& shard) {
+  const StepLimits& limits = group.limits.step;
+  return {.tokens = std::max(limits.tokens, limits.sequences),
+          .rows = std::max(group.limits.rows, limits.sequences),
+          .partials = PartialsMax(limits.sequences, static_cast<int32_t>(shard.kv_heads.count),
+                                  group.sm_count, limits.positions),
+          .positions = limits.positions};
+}
+
+// Of rank 0: what chooses tokens.
+struct SamplingBytes {
+  int64_t gathered, work, counts, sampled;
+  int64_t sum() const { return gathered + work + counts + sampled; }
+};
+SamplingBytes SamplingBytesOf(const GpuGroup& group, const Shard& shard) {
+  const auto ranks = static_cast<int64_t>(group.gpus.size());
+  const int64_t rows = std::max(group.limits.rows, group.limits.step.sequences);
+  const int64_t sequences = group.limits.step.sequences;
+  if (shard.rank != 0) return {};
+  return {.gathered = ranks > 1 ? Aligned(ranks * rows * shard.vocab_padded * 4) : 0,
+          .work = Aligned(sequences * group.config.vocab_size * 4),
+          .counts = Aligned(sequences * group.config.vocab_size * 4),
+          .sampled = Aligned(sequences * static_cast<int64_t>(sizeof(cuda::SampledRow)))};
+}
+
+constexpr int64_t kWordsBytes = int64_t{cuda::kPeerBlocksMax} * cuda::kPeersMax * 4;
+constexpr int64_t kMeetingsBytes = int64_t{cuda::kPeerBlocksMax} * 4;
+
+}  // namespace
+
+int64_t GpuStepBytes(const GpuGroup& group, const Shard& shard, const GpuStepLayout& layout) {
+  GpuBuffers none;
+  return PlaceGpuBuffers(group.config, shard, SizesOf(group, shard), nullptr, none) +
+         Aligned(layout.bytes()) + SamplingBytesOf(group, shard).sum() + Aligned(kWordsBytes) +
+         Aligned(kMeetingsBytes);
+}
+
+int64_t GpuKvBlockBytes(const ModelConfig& config, const Shard& shard, int32_t block_tokens) {
+  return shard.kv_heads.count * block_tokens * config.head_dim * 2 * 2 * config.layer_count;
+}
+
+GpuRank::GpuRank(const GpuGroup& group, const GpuStepLayout& layout, GpuMeeting& meeting,
+                 int rank)
+    : group_(group), layout_(layout), meeting_(meeting), rank_(rank) {}
+
+GpuRank::~GpuRank() {
+  std::string error;
+  if (!Use(error)) return;
+  if (stream_ != nullptr) (void)cuda::Synchronize(stream_);
+  for (const auto& [bucket, graph] : graphs_) cuda::DestroyGraph(graph);
+  model_.reset();
+  comm_.reset();
+  nccl_.reset();
+  for (void* memory : allocated_) cuda::Free(memory);
+  for (void* memory : pinned_) cuda::FreePinned(memory);
+  for (const cuda::Event event : {done_, timing_[0], timing_[1]}) {
+    if (event != nullptr) cuda::DestroyEvent(event);
+  }
+  if (stream_ != nullptr) cuda::DestroyStream(stream_);
+}
+
+bool GpuRank::Ok(cuda::GpuError failed, const char* what, std::string& error) const {
+  if (failed == cuda::kGpuOk) return true;
+  error = "rank " + std::to_string(rank_) + " on GPU " +
+          std::to_string(group_.gpus[static_cast<size_t>(rank_)]) + ": " + what + ": " +
+          cuda::ErrorText(failed);
+  return false;
+}
+
+bool GpuRank::Use(std::string& error) {
+  return Ok(cuda::UseGpu(group_.gpus[static_cast<size_t>(rank_)]), "taking the GPU", error);
+}
+
+bool GpuRank::AllocatePart(int64_t bytes, void** memory, const char* what, std::string& error) {
+  *memory = nullptr;
+  if (!Ok(cuda::Allocate(std::max<int64_t>(bytes, 1), memory), what, error)) {
+    error += " (" + std::to_string(bytes) + " bytes asked for)";
+    return false;
+  }
+  allocated_.push_back(*memory);
+  return true;
+}
+
+// Reaches the other ranks' GPUs, and makes what work is queued with.
+bool GpuRank::OpenGpu(std::string& error) {
+  const int own = group_.gpus[static_cast<size_t>(rank_)];
+  for (const int peer : group_.gpus) {
+    bool possible = false;
+    if (!Ok(cuda::EnablePeer(own, peer, possible), "reaching another GPU", error)) return false;
+    if (possible) continue;
+    error = "GPU " + std::to_string(own) + " cannot read the memory of GPU " +
+            std::to_string(peer) + "; tensor parallel needs GPUs that can (NVLink, or PCIe peers)";
+    return false;
+  }
+  const auto event = [&](cuda::Event& to) { return Ok(cuda::MakeEvent(to), "an event", error); };
+  if (!Ok(cuda::MakeStream(stream_), "a stream", error) || !event(done_) || !event(timing_[0]) ||
+      !event(timing_[1])) {
+    return false;
+  }
+  if (std::string reason; !gemm_.Start(reason)) {
+    error = "rank " + std::to_string(rank_) + ": " + reason;
+    return false;
+  }
+  return true;
+}
+
+bool GpuRank::Allocate(const Shard& shard, const MemoryPlan& plan, std::string& error) {
+  shard_ = shard;
+  if (!OpenGpu(error)) return false;
+  void *weights = nullptr, *step = nullptr, *kv = nullptr;
+  if (!AllocatePart(plan.weights, &weights, "memory for weights", error) ||
+      !AllocatePart(plan.step, &step, "memory for a step", error) ||
+      !AllocatePart(plan.kv, &kv, "memory for the KV cache", error)) {
+    return false;
+  }
+  weight_memory_ = static_cast<std::byte*>(weights);
+  auto* next = static_cast<std::byte*>(step);
+  next += PlaceGpuBuffers(group_.config, shard_, SizesOf(group_, shard_), next, buffers_);
+  const auto take = [&next](auto*& pointer, int64_t bytes) {
+    pointer = bytes > 0 ? reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(next)
+                        : nullptr;
+    next += bytes;
+  };
+  const SamplingBytes sampling = SamplingBytesOf(group_, shard_);
+  cuda::PeerMemory memory{{buffers_.branch[0], buffers_.branch[1]}, buffers_.logits, nullptr};
+  take(step_memory_, Aligned(layout_.bytes()));
+  take(gathered_, sampling.gathered);
+  take(work_, sampling.work);
+  take(counts_, sampling.counts);
+  take(sampled_, sampling.sampled);
+  take(memory.words, Aligned(kWordsBytes));
+  take(meetings_, Aligned(kMeetingsBytes));
+  const int64_t layer_bytes = int64_t{plan.block_count + 1} *
+                              GpuKvBlockBytes(group_.config, shard_, group_.limits.step.block_tokens) /
+                              (2 * group_.config.layer_count);
+  for (int64_t layer = 0; layer < group_.config.layer_count; ++layer) {
+    auto* keys = static_cast<std::byte*>(kv) + 2 * layer * layer_bytes;
+    kv_.push_back({reinterpret_cast<cuda::Bf16*>(keys),
+                   reinterpret_cast<cuda::Bf16*>(keys + layer_bytes)});
+  }
+  if (!Ok(cuda::FillBytes(memory.words, 0, kWordsBytes, stream_), "clearing", error) ||
+      !Ok(cuda::FillBytes(meetings_, 0, kMeetingsBytes, stream_), "clearing", error) ||
+      (counts_ != nullptr &&
+       !Ok(cuda::FillBytes(counts_, 0, sampling.counts, stream_), "clearing", error))) {
+    return false;
+  }
+  meeting_.Announce(rank_, memory);
+  return rank_ != 0 || AllocateForHost(error);
+}
+
+// Where rank 0's answers come to.
+bool GpuRank::AllocateForHost(std::string& error) {
+  void* host = nullptr;
+  const int64_t sampled = SamplingBytesOf(group_, shard_).sampled;
+  if (!Ok(cuda::AllocatePinned(sampled, &host), "pinned memory", error)) return false;
+  pinned_.push_back(host);
+  sampled_host_ = static_cast<cuda::SampledRow*>(host);
+  if (!group_.keep_logits) return true;
+  const int64_t logits = static_cast<int64_t>(group_.gpus.size()) * group_.limits.rows *
+                         shard_.vocab_padded * 4;
+  if (!Ok(cuda::AllocatePinned(logits, &host), "pinned memory", error)) return false;
+  pinned_.push_back(host);
+  logits_host_ = static_cast<float*>(host);
+  return true;
+}
+
+bool GpuRank::Load(const TensorSource& source, const LoadProgress& progress,
+                   std::string& error) {
+  const auto bytes = [](const std::vector<float>& values) {
+    return static_cast<int64_t>(values.size() * sizeof(float));
+  };
+  const RopeTable& rope = group_.rope;
+  return LoadGpuWeights(group_.config, shard_, source, weight_memory_, stream_, progress,
+                        weights_, error) &&
+         Ok(cuda::CopyToGpu(buffers_.cosines, rope.cosines.data(), bytes(rope.cosines), stream_),
+            "copying the rotary table", error) &&
+         Ok(cuda::CopyToGpu(buffers_.sines, rope.sines.data(), bytes(rope.sines), stream_),
+            "copying the rotary table", error) &&
+         Ok(cuda::Synchronize(stream_), "loading", error);
+}
+
+bool GpuRank::Connect(const std::string& nccl_id, std::string& error) {
+  LibrarySum library;
+  if (!nccl_id.empty()) {
+    nccl_ = NcclComm::Create(rank_, static_cast<int>(group_.gpus.size()), nccl_id, stream_,
+                             meeting_.aborted(), error);
+    if (nccl_ == nullptr) return false;
+    library_.store(nccl_.get(), std::memory_order_release);
+    library = [this](cuda::Bf16* values, int64_t count) {
+      return nccl_->AllReduceSumBf16(values, count);
+    };
+  }
+  comm_ = std::make_unique<GpuComm>(meeting_, rank_, meetings_, std::move(library));
+  model_ = std::make_unique<GpuLlama>(group_.config, shard_, weights_, kv_, buffers_,
+                                      group_.limits.step.block_tokens, gemm_, *comm_);
+  return true;
+}
+
+// Each way over the sizes of some batches; what the sums are of does not matter.
+bool GpuRank::MeasureSums(std::string& error) {
+  const auto hidden = static_cast<int32_t>(group_.config.hidden_size);
+  for (int32_t tokens = 1; tokens <= group_.limits.step.tokens; tokens *= 4) {
+    for (const AllReduceWay way :
+         {AllReduceWay::kOneShot, AllReduceWay::kTwoShot, AllReduceWay::kNccl}) {
+      if (way == AllReduceWay::kNccl && !comm_->has_library()) continue;
+      const auto run = [&](int turn) {
+        const int buffer = turn % 2;
+        return comm_->SumAndNormBy(
+            way, buffer,
+            {buffers_.branch[buffer], buffers_.residual, true, weights_.final_norm, tokens,
+             hidden, 1e-6f, buffers_.normed},
+            stream_);
+      };
+      constexpr int kRunsBefore = 2;  // Which load the kernel.
+      for (int turn = 0; turn < kRunsBefore + kRunsMeasured; ++turn) {
+        if (turn == kRunsBefore && !Ok(cuda::Record(timing_[0], stream_), "timing", error)) return false;
+        if (!Ok(run(turn), "a sum over the ranks", error)) return false;
+      }
+      float ms = 0;
+      if (!Ok(cuda::Record(timing_[1], stream_), "timing", error) ||
+          !Ok(cuda::Synchronize(stream_), "a sum over the ranks", error) ||
+          !Ok(cuda::Milliseconds(timing_[0], timing_[1], ms), "timing", error)) {
+        return false;
+      }
+      if (rank_ == 0) {
+        meeting_.table.Add(int64_t{tokens} * hidden * 2, way, ms * 1000.0 / kRunsMeasured);
+      }
+    }
+  }
+  return true;
+}
+
+int32_t GpuRank::Splits(int32_t decodes) const {
+  return DecodeSplits(decodes, static_cast<int32_t>(shard_.kv_heads.count), group_.sm_count,
+                      group_.limits.step.positions);
+}
+
+cuda::GpuError GpuRank::QueueModel(const GpuStepShape& shape) {
+  return model_->Queue(shape, layout_.At(step_memory_), Splits(shape.decodes), stream_);
+}
+
+bool GpuRank::Record(const std::byte* idle, std::string& error) {
+  for (int32_t tokens = 8; tokens <= std::min(kTokensTuned, group_.limits.step.tokens);
+       tokens = cuda::GemmTokens(tokens + 1)) {
+    if (std::string reason; !model_->Tune(tokens, stream_, reason)) {
+      error = "rank " + std::to_string(rank_) + ": " + reason;
+      return false;
+    }
+  }
+  if (group_.buckets.empty()) return true;
+  GpuStepShape shape{.table_entries = 1};
+  shape.bucket = group_.buckets.back();
+  if (!Ok(layout_.Copy(shape, idle, step_memory_, stream_), "a step's input", error)) return false;
+  for (const int32_t bucket : group_.buckets) {
+    shape.tokens = shape.rows = shape.decodes = shape.bucket = bucket;
+    // Once as it is: kernels are loaded, and shapes are known before they are recorded.
+    if (!Ok(QueueModel(shape), "a decode step", error) ||
+        !Ok(comm_->GatherLogits(int64_t{shape.rows} * shard_.vocab_padded, gathered_, stream_),
+            "gathering logits", error) ||
+        !Ok(cuda::Synchronize(stream_), "a decode step", error) ||
+        !Ok(cuda::BeginCapture(stream_), "recording a graph", error)) {
+      return false;
+    }
+    const cuda::GpuError queued = QueueModel(shape);
+    cuda::Graph graph = nullptr;
+    const cuda::GpuError recorded = cuda::EndCapture(stream_, graph);
+    if (graph != nullptr) graphs_[bucket] = graph;
+    if (!Ok(queued, "recording a graph", error) || !Ok(recorded, "recording a graph", error)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+bool GpuRank::Queue(const GpuStepShape& shape, int32_t samples, const std::byte* host,
+                    std::string& error) {
+  if (!Ok(layout_.Copy(shape, host, step_memory_, stream_), "a step's input", error)) return false;
+  const auto graph = shape.bucket > 0 ? graphs_.find(shape.bucket) : graphs_.end();
+  const cuda::GpuError queued =
+      graph != graphs_.end() ? cuda::LaunchGraph(graph->second, stream_) : QueueModel(shape);
+  return Ok(queued, "a step", error) &&
+         Ok(QueueSampling(shape, samples), "choosing tokens", error) &&
+         Ok(cuda::Record(done_, stream_), "a step", error);
+}
+
+cuda::GpuError GpuRank::QueueSampling(const GpuStepShape& shape, int32_t samples) {
+  const int64_t part = int64_t{shape.rows} * shard_.vocab_padded;
+  cuda::GpuError error = comm_->GatherLogits(part, gathered_, stream_);
+  if (error != cuda::kGpuOk || rank_ != 0) return error;
+  const auto ranks = static_cast<int32_t>(group_.gpus.size());
+  const float* logits = ranks > 1 ? gathered_ : buffers_.logits;
+  const GpuStepMemory step = layout_.At(step_memory_);
+  error = cuda::Sample({logits, ranks, shape.rows, static_cast<int32_t>(shard_.vocab_padded),
+                        static_cast<int32_t>(group_.config.vocab_size), step.sample_rows, samples,
+                        step.history, step.biases, work_, counts_, sampled_},
+                       stream_);
+  if (error == cuda::kGpuOk && samples > 0) {
+    error = cuda::CopyToHost(sampled_host_, sampled_,
+                             int64_t{samples} * static_cast<int64_t>(sizeof *sampled_), stream_);
+  }
+  if (error == cuda::kGpuOk && group_.keep_logits) {
+    error = cuda::CopyToHost(logits_host_, logits, ranks * part * 4, stream_);
+  }
+  return error;
+}
+
+bool GpuRank::Done(bool& done, std::string& error) {
+  if (nccl_ != nullptr && !nccl_->Healthy(error)) return false;
+  return Ok(cuda::Query(done_, done), "a step", error);
+}
+
+void GpuRank::AbortLibrary() {
+  if (NcclComm* library = library_.load(std::memory_order_acquire)) library->Abort();
+}
+
+}  // namespace penstock::engine

@@ -1,0 +1,118 @@
+// One tensor-parallel rank on a GPU: its memory, its stream, its part of the
+// model, the CUDA graphs of its decode steps. Everything that it needs is
+// allocated in Allocate(); a step only queues.
+//
+// Threads: one, the rank's own (rank 0's steps are the engine thread's). The
+// order of calls is that of the class; where ranks must wait for each other
+// between two calls, the runner sees to it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend-engine/exec/memory_plan.h"
+#include "backend-engine/model/gpu_llama.h"
+#include "backend-engine/model/gpu_step.h"
+#include "backend-engine/model/gpu_weights.h"
+#include "backend-engine/model/rope.h"
+#include "backend-engine/parallel/gpu_comm.h"
+#include "backend-engine/parallel/nccl_comm.h"
+
+namespace penstock::engine {
+
+// What all ranks of a runner share; outlives them.
+struct GpuGroup {
+  ModelConfig config;
+  std::vector<int> gpus;         // Of each rank.
+  GpuStepLimits limits;
+  std::vector<int32_t> buckets;  // With a graph; empty: no graphs.
+  int32_t sm_count = 1;          // Of the smallest GPU: all ranks plan alike.
+  bool keep_logits = false;
+  RopeTable rope;
+};
+
+// Memory of a rank beside its weights and KV cache.
+int64_t GpuStepBytes(const GpuGroup& group, const Shard& shard, const GpuStepLayout& layout);
+
+// Bytes of one KV block of a rank, keys and values of all layers.
+int64_t GpuKvBlockBytes(const ModelConfig& config, const Shard& shard, int32_t block_tokens);
+
+class GpuRank {
+ public:
+  GpuRank(const GpuGroup& group, const GpuStepLayout& layout, GpuMeeting& meeting, int rank);
+  ~GpuRank();
+
+  // Makes the GPU this thread's. Every other call of another thread needs it first.
+  bool Use(std::string& error);
+
+  bool Allocate(const Shard& shard, const MemoryPlan& plan, std::string& error);
+  bool Load(const TensorSource& source, const LoadProgress& progress, std::string& error);
+
+  // After every rank has loaded. `nccl_id`: empty where there is no NCCL between the ranks.
+  bool Connect(const std::string& nccl_id, std::string& error);
+
+  // Times the ways of summing over ranks; rank 0 fills the meeting's table.
+  bool MeasureSums(std::string& error);
+
+  // Measures products, runs a decode step of each bucket and records its graph.
+  // `idle`: a packed step of the largest bucket, all padding.
+  bool Record(const std::byte* idle, std::string& error);
+
+  // Queues a step that lies packed at `host`, pinned. On rank 0 its tokens (and
+  // with keep_logits its logits) are on their way to the host when the event comes.
+  bool Queue(const GpuStepShape& shape, int32_t samples, const std::byte* host,
+             std::string& error);
+
+  // Has what was queued been done? False with an error: the GPU failed.
+  bool Done(bool& done, std::string& error);
+
+  void AbortLibrary();  // From any thread.
+
+  // Rank 0, after Done: of the last step.
+  const cuda::SampledRow* sampled() const { return sampled_host_; }
+  const float* logits() const { return logits_host_; }  // [ranks][rows][vocab_padded]
+
+ private:
+  int32_t Splits(int32_t decodes) const;
+  cuda::GpuError QueueModel(const GpuStepShape& shape);
+  cuda::GpuError QueueSampling(const GpuStepShape& shape, int32_t samples);
+  bool Ok(cuda::GpuError failed, const char* what, std::string& error) const;
+  bool OpenGpu(std::string& error);
+  bool AllocateForHost(std::string& error);
+  bool AllocatePart(int64_t bytes, void** memory, const char* what, std::string& error);
+
+  const GpuGroup& group_;
+  const GpuStepLayout& layout_;
+  GpuMeeting& meeting_;
+  const int rank_;
+  Shard shard_;
+  cuda::Stream stream_ = nullptr;
+  cuda::Event done_ = nullptr;
+  cuda::Event timing_[2] = {};
+  std::vector<void*> allocated_;
+  std::vector<void*> pinned_;
+  std::byte* weight_memory_ = nullptr;
+  std::byte* step_memory_ = nullptr;  // The GPU's copy of a packed step.
+  GpuWeights weights_;
+  GpuBuffers buffers_;
+  std::vector<GpuKv> kv_;
+  uint32_t* meetings_ = nullptr;
+  float* gathered_ = nullptr;  // Rank 0 of several: [ranks][rows][vocab_padded]
+  float* work_ = nullptr;
+  int32_t* counts_ = nullptr;
+  cuda::SampledRow* sampled_ = nullptr;
+  cuda::SampledRow* sampled_host_ = nullptr;
+  float* logits_host_ = nullptr;
+  cuda::Gemm gemm_;
+  std::unique_ptr<NcclComm> nccl_;
+  std::atomic<NcclComm*> library_{nullptr};  // The same, for AbortLibrary.
+  std::unique_ptr<GpuComm> comm_;
+  std::unique_ptr<GpuLlama> model_;
+  std::map<int32_t, cuda::Graph> graphs_;  // By bucket.
+};
+
+}  // namespace penstock::engine

@@ -1,0 +1,461 @@
+#include "backend-engine/exec/gpu_runner.h"
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "backend-engine/exec/decode_plan.h"
+#include "backend-engine/exec/gpu_rank.h"
+#include "backend-engine/exec/memory_plan.h"
+#include "backend-engine/parallel/local_comm.h"
+#include "backend-engine/parallel/wait.h"
+
+namespace penstock::engine {
+namespace {
+
+bool CheckOptions(const GpuRunnerOptions& options, std::string& error) {
+  const auto ranks = static_cast<int64_t>(options.gpus.size());
+  const struct {
+    const char* name;
+    int64_t value;
+  } counts[] = {{"ranks", ranks},
+                {"block_tokens", options.block_tokens},
+                {"max_step_tokens", options.max_step_tokens},
+                {"max_sequences", options.max_sequences}};
+  for (const auto& count : counts) {
+    if (count.value >= 1) continue;
+    error = std::string(count.name) + " is " + std::to_string(count.value) + ", at least 1 needed";
+    return false;
+  }
+  if ((options.block_tokens & (options.block_tokens - 1)) != 0) {
+    error = "block_tokens is " + std::to_string(options.block_tokens) +
+            "; the GPU's kernels take powers of two";
+    return false;
+  }
+  int gpus = 0;
+  if (const auto failed = cuda::CountGpus(gpus); failed != cuda::kGpuOk) {
+    error = "no GPU can be used: " + cuda::ErrorText(failed);
+    return false;
+  }
+  for (const int gpu : options.gpus) {
+    if (gpu >= 0 && gpu < gpus) continue;
+    error = "GPU " + std::to_string(gpu) + " is asked for and there are " + std::to_string(gpus);
+    return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+class GpuRunner::Impl {
+ public:
+  Impl(const ModelConfig& config, const GpuRunnerOptions& options)
+      : options_(options), threads_meet_(static_cast<int>(options.gpus.size())),
+        meeting_(static_cast<int>(options.gpus.size())) {
+    group_.config = config;
+    group_.gpus = options.gpus;
+    group_.keep_logits = options.keep_logits;
+  }
+
+  ~Impl() {
+    stopping_.store(true, std::memory_order_release);
+    Release();
+    WakeRanks();
+    for (std::thread& thread : threads_) thread.join();
+    {
+      const std::lock_guard lock(watch_mutex_);
+      watch_ends_ = true;
+    }
+    watch_wake_.notify_one();
+    if (watchdog_.joinable()) watchdog_.join();
+    ranks_.clear();
+    for (std::byte* memory : packed_) {
+      if (memory != nullptr) cuda::FreePinned(memory);
+    }
+  }
+
+  bool Start(const TensorSource& source, std::string& error) {
+    if (!Plan(error) || !meeting_.Start(error)) return false;
+    const bool own_gpus =
+        std::set<int>(group_.gpus.begin(), group_.gpus.end()).size() == group_.gpus.size();
+    if (Size() > 1 && own_gpus && NcclComm::Available() && !NcclComm::NewId(nccl_id_, error)) {
+      return false;
+    }
+    for (int rank = 0; rank < Size(); ++rank) {
+      ranks_.push_back(std::make_unique<GpuRank>(group_, *layout_, meeting_, rank));
+      loaded_.emplace_back(0, 0);
+      comms_.push_back(threads_meet_.MakeComm(rank));
+    }
+    if (!PackIdle(error)) return false;
+    for (int rank = 1; rank < Size(); ++rank) {
+      threads_.emplace_back([this, rank, &source] { RankMain(rank, source); });
+    }
+    // All have loaded, or somebody failed and released the others.
+    if (!Guard(0, [&](std::string& reason) { return Prepare(0, source, reason); })) {
+      error = this->error();
+      return false;
+    }
+    if (Size() > 1) notes_ += "sums over ranks, by size:\n" + meeting_.table.Text();
+    notes_ += std::to_string(group_.buckets.size()) + " CUDA graphs of decode steps\n";
+    watchdog_ = std::thread([this] { Watch(); });
+    return true;
+  }
+
+  RunStatus Run(const StepPlan& plan, StepResult& result) {
+    std::string refusal;
+    if (!FillStepInput(plan, group_.limits.step, options_.keep_logits, input_, refusal) ||
+        !PackStep(plan, refusal)) {
+      Fail(refusal);
+      return RunStatus::kFailed;
+    }
+    running_.store(plan.number + 1, std::memory_order_release);
+    WakeRanks();
+    const bool ok = Guard(0, [this](std::string& reason) { return Step(0, reason); });
+    running_.store(0, std::memory_order_release);
+    if (!ok) return RunStatus::kFailed;
+    Read(plan, result);
+    return RunStatus::kOk;
+  }
+
+  void Abort() { Release(); }
+
+  std::string error() const {
+    const std::lock_guard lock(mutex_);
+    return error_.empty() ? "the step was aborted" : error_;
+  }
+
+  const RunnerInfo& info() const { return info_; }
+  const std::string& notes() const { return notes_; }
+
+  std::span<const float> kept_logits(int32_t index) const {
+    return std::span(kept_).subspan(
+        static_cast<size_t>(index) * static_cast<size_t>(group_.config.vocab_size),
+        static_cast<size_t>(group_.config.vocab_size));
+  }
+
+ private:
+  int Size() const { return static_cast<int>(group_.gpus.size()); }
+
+  // Shards, limits and memory of every GPU, before anything is allocated.
+  bool Plan(std::string& error) {
+    shards_.resize(static_cast<size_t>(Size()));
+    for (int rank = 0; rank < Size(); ++rank) {
+      if (!MakeGpuShard(group_.config, rank, Size(), ShardOf(rank), error)) return false;
+    }
+    const int64_t longest = options_.max_length > 0
+                                ? std::min<int64_t>(options_.max_length, group_.config.max_positions)
+                                : group_.config.max_positions;
+    const int64_t each = (longest + options_.block_tokens - 1) / options_.block_tokens;
+    const auto useful = static_cast<int32_t>(
+        std::min<int64_t>(each * options_.max_sequences, (1 << 30) / options_.block_tokens));
+    StepLimits& limits = group_.limits.step;
+    limits = {.tokens = options_.max_step_tokens, .sequences = options_.max_sequences,
+              .block_tokens = options_.block_tokens,
+              .block_count = options_.block_count > 0 ? options_.block_count : useful,
+              .vocab = group_.config.vocab_size, .positions = longest};
+    group_.limits.group = static_cast<int32_t>(ShardOf(0).heads.count / ShardOf(0).kv_heads.count);
+    group_.limits.rows = options_.keep_logits
+                             ? options_.max_step_tokens
+                             : std::min(options_.max_sequences, options_.max_step_tokens);
+    if (options_.graphs && !options_.keep_logits) {
+      group_.buckets = DecodeBuckets(std::min(options_.max_sequences, options_.max_step_tokens));
+    }
+    if (!PlanGpus(useful, error)) return false;
+    group_.rope = MakeRopeTable(group_.config, longest);
+    layout_ = std::make_unique<GpuStepLayout>(group_.limits);
+    sampling_ = std::make_unique<GpuSampling>(limits.sequences, layout_->history_max(),
+                                              layout_->biases_max());
+    input_.Reserve(limits);
+    if (options_.keep_logits) {
+      kept_.resize(static_cast<size_t>(limits.tokens) *
+                   static_cast<size_t>(group_.config.vocab_size));
+    }
+    info_ = {.device = "cuda", .tensor_parallel = Size(), .block_tokens = limits.block_tokens,
+             .block_count = limits.block_count, .max_step_tokens = limits.tokens,
+             .max_sequences = limits.sequences,
+             .vocab_size = static_cast<int32_t>(group_.config.vocab_size)};
+    return true;
+  }
+
+  // The pool is as large as the GPU with the least room allows.
+  bool PlanGpus(int32_t useful, std::string& error) {
+    const GpuStepLayout widest(group_.limits);
+    StepLimits& limits = group_.limits.step;
+    int32_t blocks = limits.block_count;
+    for (int rank = 0; rank < Size(); ++rank) {
+      const int gpu = group_.gpus[static_cast<size_t>(rank)];
+      cuda::GpuDescription about;
+      MemoryNeeds needs;
+      cuda::GpuError failed = cuda::DescribeGpu(gpu, about);
+      if (failed == cuda::kGpuOk) failed = cuda::UseGpu(gpu);
+      if (failed == cuda::kGpuOk) failed = cuda::MemoryInfo(needs.free_bytes, needs.total_bytes);
+      if (failed != cuda::kGpuOk) {
+        error = "GPU " + std::to_string(gpu) + ": " + cuda::ErrorText(failed);
+        return false;
+      }
+      group_.sm_count = rank == 0 ? about.sm_count : std::min(group_.sm_count, about.sm_count);
+      needs.gpu = "GPU " + std::to_string(gpu) + " (" + about.name + ")";
+      needs.ranks = static_cast<int32_t>(std::count(group_.gpus.begin(), group_.gpus.end(), gpu));
+      needs.weights = GpuWeightBytes(group_.config, ShardOf(rank));
+      needs.step = GpuStepBytes(group_, ShardOf(rank), widest);
+      needs.workspace = cuda::Gemm::kWorkspaceBytes;
+      needs.graphs = !group_.buckets.empty();
+      needs.peers = Size() > 1;
+      needs.block_bytes =
+          GpuKvBlockBytes(group_.config, ShardOf(rank), options_.block_tokens);
+      needs.blocks_useful = useful;
+      needs.blocks_asked = options_.block_count;
+      MemoryPlan plan;
+      if (!PlanMemory(needs, plan, error)) return false;
+      blocks = std::min(blocks, plan.block_count);
+      notes_ += Text(needs, plan) + "\n";
+      plans_.push_back(plan);
+    }
+    limits.block_count = blocks;
+    limits.positions = std::min(limits.positions, int64_t{blocks} * options_.block_tokens);
+    const GpuStepLayout layout(group_.limits);
+    for (int rank = 0; rank < Size(); ++rank) {
+      MemoryPlan& plan = plans_[static_cast<size_t>(rank)];
+      plan.block_count = blocks;
+      plan.kv = (int64_t{blocks} + 1) *
+                GpuKvBlockBytes(group_.config, ShardOf(rank), options_.block_tokens);
+      plan.step = GpuStepBytes(group_, ShardOf(rank), layout);
+    }
+    return true;
+  }
+
+  // Two pinned places for steps, so that one may still be read while the next is
+  // packed; the first holds a step of nothing but padding until there is a real one.
+  bool PackIdle(std::string& error) {
+    for (std::byte*& memory : packed_) {
+      void* pinned = nullptr;
+      if (const auto failed = cuda::AllocatePinned(layout_->bytes(), &pinned);
+          failed != cuda::kGpuOk) {
+        error = "pinned memory for steps: " + cuda::ErrorText(failed);
+        return false;
+      }
+      memory = static_cast<std::byte*>(pinned);
+    }
+    if (!group_.buckets.empty()) {
+      layout_->Pack(StepInput(), *sampling_, group_.buckets.back(), packed_[0]);
+    }
+    return true;
+  }
+
+  bool PackStep(const StepPlan& plan, std::string& error) {
+    sampling_->Clear();
+    int32_t row = 0;
+    for (const StepSequence& sequence : plan.sequences) {
+      if (options_.keep_logits) row += sequence.token_count - 1;
+      if (sequence.sample && !sampling_->Add(sequence, row)) {
+        error = "step " + std::to_string(plan.number) + ", sequence " +
+                std::to_string(sequence.id) + ": more history or biases than were planned for";
+        return false;
+      }
+      if (sequence.sample || options_.keep_logits) ++row;
+    }
+    const int32_t bucket = IsDecodeStep(input_)
+                               ? BucketFor(group_.buckets, static_cast<int32_t>(input_.sequences.size()))
+                               : 0;
+    turn_ = 1 - turn_;
+    shape_ = layout_->Pack(input_, *sampling_, bucket, packed_[turn_]);
+    samples_ = static_cast<int32_t>(sampling_->rows().size());
+    return true;
+  }
+
+  void Read(const StepPlan& plan, StepResult& result) {
+    result.number = plan.number;
+    result.sampled.resize(static_cast<size_t>(samples_));
+    size_t next = 0;
+    for (const StepSequence& sequence : plan.sequences) {
+      if (!sequence.sample) continue;
+      SampledToken& out = result.sampled[next];
+      out.id = sequence.id;
+      ReadSampled(ranks_[0]->sampled()[next++],
+                  sequence.sampling != nullptr ? *sequence.sampling : greedy_,
+                  group_.config.vocab_size, out);
+    }
+    if (!options_.keep_logits) return;
+    const int64_t padded = ShardOf(0).vocab_padded;
+    for (int32_t row = 0; row < shape_.rows; ++row) {
+      float* to = kept_.data() + int64_t{input_.logit_rows[static_cast<size_t>(row)]} *
+                                     group_.config.vocab_size;
+      for (const Shard& shard : shards_) {
+        std::copy_n(ranks_[0]->logits() + (int64_t{shard.rank} * shape_.rows + row) * padded,
+                    shard.vocab.count, to + shard.vocab.first);
+      }
+    }
+  }
+
+  Shard& ShardOf(int rank) { return shards_[static_cast<size_t>(rank)]; }
+
+  // The first reason stays: what follows it is what it caused.
+  void Fail(const std::string& reason) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (error_.empty() && !threads_meet_.aborted()) error_ = reason;
+    }
+    Release();
+  }
+
+  // Nobody waits any longer, on the host or on a GPU.
+  void Release() {
+    threads_meet_.Abort();
+    meeting_.Abort();
+    for (const auto& rank : ranks_) rank->AbortLibrary();
+  }
+
+  template <typename Work>
+  bool Guard(int rank, const Work& work) {
+    std::string reason;
+    try {
+      if (work(reason)) return true;
+    } catch (const std::exception& exception) {
+      reason = "rank " + std::to_string(rank) + ": " + exception.what();
+    }
+    reason.empty() ? Release() : Fail(reason);
+    return false;
+  }
+
+  bool Prepare(int index, const TensorSource& source, std::string& error) {
+    const auto at = static_cast<size_t>(index);
+    GpuRank& rank = *ranks_[at];
+    Comm& threads = *comms_[at];
+    const LoadProgress progress = [this, at](int64_t done, int64_t total) {
+      ReportProgress(at, done, total);
+    };
+    return rank.Use(error) && rank.Allocate(ShardOf(index), plans_[at], error) &&
+           rank.Load(source, progress, error) && threads.Barrier() &&
+           rank.Connect(nccl_id_, error) && threads.Barrier() &&
+           (Size() == 1 || rank.MeasureSums(error)) && threads.Barrier() &&
+           rank.Record(packed_[0], error) && threads.Barrier();
+  }
+
+  void ReportProgress(size_t index, int64_t done, int64_t total) {
+    if (!options_.progress) return;
+    const std::lock_guard lock(mutex_);
+    loaded_[index] = {done, total};
+    int64_t all_done = 0;
+    int64_t all_total = 0;
+    for (const auto& [rank_done, rank_total] : loaded_) {
+      all_done += rank_done;
+      // Ranks have equal shares: one that has not begun will read as much.
+      all_total += rank_total > 0 ? rank_total : total;
+    }
+    options_.progress(all_done, all_total);
+  }
+
+  void RankMain(int rank, const TensorSource& source) {
+    const auto prepare = [&](std::string& reason) { return Prepare(rank, source, reason); };
+    if (!Guard(rank, prepare)) return;
+    for (int seen = 0;;) {
+      WaitWhile(step_, seen);
+      seen = step_.load(std::memory_order_acquire);
+      if (stopping_.load(std::memory_order_acquire)) return;
+      if (!Guard(rank, [this, rank](std::string& reason) { return Step(rank, reason); })) return;
+    }
+  }
+
+  void WakeRanks() {
+    step_.fetch_add(1, std::memory_order_acq_rel);
+    step_.notify_all();
+  }
+
+  // Every rank ends with a meeting: after it nobody looks at the step any more.
+  bool Step(int index, std::string& error) {
+    GpuRank& rank = *ranks_[static_cast<size_t>(index)];
+    if (!rank.Use(error) || !rank.Queue(shape_, samples_, packed_[turn_], error)) return false;
+    int looks = 0;
+    for (bool done = false; !done;) {
+      if (threads_meet_.aborted()) return false;
+      if (!rank.Done(done, error)) return false;
+      if (++looks < kSpinPauses) {
+        Pause();
+      } else {
+        std::this_thread::yield();
+      }
+    }
+    return comms_[static_cast<size_t>(index)]->Barrier();
+  }
+
+  // A step that does not end is somebody's death: of a GPU, a peer, a link.
+  void Watch() {
+    uint64_t watched = 0;
+    int seconds = 0;
+    std::unique_lock lock(watch_mutex_);
+    while (!watch_wake_.wait_for(lock, std::chrono::seconds(1), [this] { return watch_ends_; })) {
+      const uint64_t now = running_.load(std::memory_order_acquire);
+      seconds = now != 0 && now == watched ? seconds + 1 : 0;
+      watched = now;
+      if (seconds < options_.step_seconds_max) continue;
+      Fail("step " + std::to_string(now - 1) + " has run for more than " +
+           std::to_string(options_.step_seconds_max) + " s: a GPU or a rank hangs");
+      return;
+    }
+  }
+
+  const GpuRunnerOptions options_;
+  const SamplingParams greedy_{.temperature = 0.0f};
+  GpuGroup group_;
+  RunnerInfo info_;
+  std::string notes_;
+  std::vector<Shard> shards_;
+  std::vector<MemoryPlan> plans_;
+  std::unique_ptr<GpuStepLayout> layout_;
+  std::unique_ptr<GpuSampling> sampling_;
+  std::string nccl_id_;                      // Empty: none between these ranks.
+  LocalGroup threads_meet_;
+  GpuMeeting meeting_;
+  std::vector<std::unique_ptr<Comm>> comms_;  // Of the ranks' threads.
+  std::vector<std::unique_ptr<GpuRank>> ranks_;
+  std::vector<std::pair<int64_t, int64_t>> loaded_;
+
+  // A step: written by rank 0 between steps.
+  StepInput input_;
+  GpuStepShape shape_;
+  int32_t samples_ = 0;
+  std::array<std::byte*, 2> packed_{};
+  size_t turn_ = 0;
+  std::vector<float> kept_;  // [tokens][vocab], with keep_logits.
+
+  std::atomic<int> step_{0};           // One more: compute the step, or stop.
+  std::atomic<bool> stopping_{false};
+  std::atomic<uint64_t> running_{0};   // The step's number + 1, or 0.
+  mutable std::mutex mutex_;           // Of error_ and the ranks' progress.
+  std::string error_;
+  std::vector<std::thread> threads_;
+  std::mutex watch_mutex_;
+  std::condition_variable watch_wake_;
+  bool watch_ends_ = false;
+  std::thread watchdog_;
+};
+
+std::unique_ptr<GpuRunner> GpuRunner::Create(const ModelConfig& config, const TensorSource& source,
+                                             const GpuRunnerOptions& options, std::string& error) {
+  if (!CheckOptions(options, error)) return nullptr;
+  auto impl = std::make_unique<Impl>(config, options);
+  if (!impl->Start(source, error)) return nullptr;
+  return std::unique_ptr<GpuRunner>(new GpuRunner(std::move(impl)));
+}
+
+GpuRunner::GpuRunner(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+GpuRunner::~GpuRunner() = default;
+
+const RunnerInfo& GpuRunner::info() const { return impl_->info(); }
+RunStatus GpuRunner::Run(const StepPlan& plan, StepResult& result) {
+  return impl_->Run(plan, result);
+}
+std::string GpuRunner::error() const { return impl_->error(); }
+void GpuRunner::Abort() { impl_->Abort(); }
+const std::string& GpuRunner::notes() const { return impl_->notes(); }
+std::span<const float> GpuRunner::kept_logits(int32_t index) const {
+  return impl_->kept_logits(index);
+}
+
+}  // namespace penstock::engine

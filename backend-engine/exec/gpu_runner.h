@@ -1,0 +1,65 @@
+// A Runner on GPUs: the model cut over N ranks, each a thread with a GPU, its
+// part of the weights and of the paged KV memory. The engine thread itself is
+// rank 0, which also chooses the tokens, on its GPU.
+//
+// Several ranks may be put on one GPU: then sharding, sums over ranks and graphs
+// run as between GPUs, slower, on one.
+//
+// A rank that fails, and a step that takes longer than step_seconds_max, make the
+// group abort: kernels that wait for a peer give up, NCCL is told to, Run()
+// returns kFailed and error() says which rank and why. Nobody waits for it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend-engine/exec/runner.h"
+#include "backend-engine/model/model_config.h"
+#include "backend-engine/model/tensor_view.h"
+
+namespace penstock::engine {
+
+struct GpuRunnerOptions {
+  std::vector<int> gpus = {0};   // Of each rank; one GPU several times makes virtual ranks.
+  int32_t block_tokens = 16;     // A power of two.
+  int32_t block_count = 0;       // Of the KV pool; 0: as many as there is room for.
+  int32_t max_step_tokens = 2048;
+  int32_t max_sequences = 64;
+  int32_t max_length = 0;        // Prompt and answer together; 0: the model's limit.
+  bool graphs = true;            // Of decode steps.
+  bool keep_logits = false;      // Compute and keep the logits of every token of a step.
+  int32_t step_seconds_max = 120;
+  std::function<void(int64_t done, int64_t total)> progress;  // As CpuRunnerOptions'.
+};
+
+class GpuRunner final : public Runner {
+ public:
+  // As CpuRunner::Create. Out of memory is an error with the arithmetic in it.
+  static std::unique_ptr<GpuRunner> Create(const ModelConfig& config, const TensorSource& source,
+                                           const GpuRunnerOptions& options, std::string& error);
+  ~GpuRunner() override;
+
+  const RunnerInfo& info() const override;
+  RunStatus Run(const StepPlan& plan, StepResult& result) override;
+  std::string error() const override;
+  void Abort() override;
+
+  // What was decided at start, for the log: the memory of each GPU, the way of
+  // summing over ranks by size, the graphs. Lines.
+  const std::string& notes() const;
+
+  // The vocabulary's logits after token `index` of the last step's tokens.
+  // REQUIRES: keep_logits, and the last Run() returned kOk.
+  std::span<const float> kept_logits(int32_t index) const;
+
+ private:
+  class Impl;
+  explicit GpuRunner(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace penstock::engine

@@ -1,0 +1,61 @@
+// Comm by NCCL, between GPUs of one machine or of several: numbers are in GPU
+// memory, and calls are queued on the stream given at creation.
+//
+// NCCL itself may wait for a dead peer for ever. So the communicator does not
+// block: whoever makes a call looks at its state until it is queued, and Abort()
+// (a watchdog, another rank that failed) ends every such wait and every kernel
+// that runs. After that the object only says false.
+//
+// Ranks find each other by an id of kIdBytes bytes that one of them makes and all
+// are given: through memory between threads, in a file or an environment
+// variable between machines. NCCL_SOCKET_IFNAME chooses the network.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+
+#include "backend-engine/kernels/cuda/gpu.h"
+#include "backend-engine/parallel/comm.h"
+
+namespace penstock::engine {
+
+class NcclComm final : public Comm {
+ public:
+  static constexpr size_t kIdBytes = 128;
+
+  // Whether this program has NCCL at all: the emulated GPU has none.
+  static bool Available();
+
+  static bool NewId(std::string& id, std::string& error);
+
+  // Returns when all `size` ranks have come with the same id, or null with the
+  // reason; a wait ends once `stop` is true. REQUIRES: each rank has a GPU of its
+  // own, in use on this thread; `stop` outlives the object.
+  static std::unique_ptr<NcclComm> Create(int rank, int size, const std::string& id,
+                                          cuda::Stream stream, const std::atomic<bool>& stop,
+                                          std::string& error);
+  ~NcclComm() override;
+
+  int rank() const override;
+  int size() const override;
+  bool AllReduceSum(float* values, int64_t count) override;
+  // REQUIRES: `all` is not null: NCCL writes on every rank.
+  bool AllGather(const float* mine, int64_t count, float* all) override;
+  bool Broadcast(float* values, int64_t count, int root) override;
+  bool Barrier() override;  // Of the ranks' streams.
+  void Abort() override;
+
+  // The sum of bf16 numbers, given as their bits.
+  bool AllReduceSumBf16(uint16_t* values, int64_t count);
+
+  // Asks for an error that came up behind our back. False: `error` says which.
+  bool Healthy(std::string& error);
+
+ private:
+  class State;
+  explicit NcclComm(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace penstock::engine

@@ -1,0 +1,274 @@
+// The whole GPU engine on the emulated GPU: the sources that nvcc compiles, with
+// ranks, graphs, paged cache and sampling, against CPU ranks and the embedded
+// model's golden answers.
+#include "backend-engine/exec/gpu_runner.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "backend-engine/exec/gpu_device.h"
+#include "backend-engine/kernels/cuda/emulated/recording.h"
+#include "backend-engine/load/checkpoint.h"
+#include "tests/backend-engine/model/random_model.h"
+#include "tests/backend-engine/model/steps.h"
+
+namespace penstock::engine {
+namespace {
+
+using Tokens = std::vector<int32_t>;
+
+// Small, and what the kernels take: heads of 64 in groups of two.
+ModelConfig GpuConfig() {
+  ModelConfig config;
+  config.vocab_size = 101;
+  config.hidden_size = 56;
+  config.intermediate_size = 75;
+  config.layer_count = 2;
+  config.head_count = 4;
+  config.kv_head_count = 2;
+  config.head_dim = 64;
+  config.max_positions = 200;
+  config.qkv_bias = true;
+  config.tied_embeddings = true;
+  config.name = "small";
+  return config;
+}
+
+std::unique_ptr<GpuRunner> Make(const RandomModel& model, const GpuRunnerOptions& options) {
+  std::string error;
+  auto runner = GpuRunner::Create(model.config(), model.source(), options, error);
+  EXPECT_NE(runner, nullptr) << error;
+  return runner;
+}
+
+std::string CreateError(const RandomModel& model, const GpuRunnerOptions& options) {
+  std::string error;
+  EXPECT_EQ(GpuRunner::Create(model.config(), model.source(), options, error), nullptr);
+  return error;
+}
+
+Tokens Ids(int32_t count, int32_t first) {
+  Tokens ids;
+  for (int32_t i = 0; i < count; ++i) ids.push_back((first + i * 7) % 101);
+  return ids;
+}
+
+// Logits of a prompt in two chunks beside a sequence that decodes.
+std::vector<std::vector<float>> LogitsOf(Runner& runner,
+                                         const std::function<std::span<const float>(int)>& kept) {
+  Steps steps(runner, 12);
+  std::vector<std::vector<float>> logits;
+  const auto keep = [&](int32_t count) {
+    for (int32_t i = 0; i < count; ++i) {
+      const auto row = kept(i);
+      logits.emplace_back(row.begin(), row.end());
+    }
+  };
+  steps.Add(0, Ids(37, 3), 0, true);
+  steps.Add(1, Ids(70, 9), 0, false);
+  steps.Run();
+  keep(107);
+  steps.Add(0, Ids(1, 50), 37, true);
+  steps.Add(1, Ids(30, 1), 70, true);
+  steps.Add(2, Ids(1, 8), 0, true);
+  steps.Run();
+  keep(32);
+  return logits;
+}
+
+TEST(GpuRunner, GivesTheLogitsOfCpuRanksWithAnyNumberOfRanks) {
+  for (const bool tied : {true, false}) {
+    ModelConfig config = GpuConfig();
+    config.tied_embeddings = tied;
+    config.output_bias = config.mlp_bias = !tied;
+    const RandomModel model(config, DType::kBf16, 0.15f);
+    std::string error;
+    const auto cpu = CpuRunner::Create(model.config(), model.source(),
+                                       {.block_count = 40, .keep_logits = true}, error);
+    ASSERT_NE(cpu, nullptr) << error;
+    const auto want = LogitsOf(*cpu, [&](int row) { return cpu->kept_logits(row); });
+    double scale = 0;
+    for (const float logit : want[0]) scale = std::max(scale, std::fabs(double{logit}));
+    for (const size_t ranks : {1, 2, 4}) {
+      const auto gpu = Make(model, {.gpus = std::vector<int>(ranks, 0), .block_count = 40,
+                                    .max_step_tokens = 160, .max_sequences = 8,
+                                    .keep_logits = true});
+      const auto got = LogitsOf(*gpu, [&](int row) { return gpu->kept_logits(row); });
+      ASSERT_EQ(got.size(), want.size());
+      for (size_t row = 0; row < want.size(); ++row) {
+        for (size_t i = 0; i < want[row].size(); ++i) {
+          ASSERT_NEAR(got[row][i], want[row][i], 0.03 * scale)
+              << ranks << " ranks, row " << row << ", logit " << i;
+        }
+      }
+    }
+  }
+}
+
+TEST(GpuRunner, ARecordedGraphGivesTheTokensOfAStepQueuedAsItIs) {
+  const RandomModel model(GpuConfig(), DType::kBf16, 0.15f);
+  for (const size_t ranks : {1, 2}) {
+    std::vector<std::vector<Tokens>> answers;
+    for (const bool graphs : {true, false}) {
+      const auto runner = Make(model, {.gpus = std::vector<int>(ranks, 0), .block_count = 60,
+                                       .max_step_tokens = 64, .max_sequences = 5,
+                                       .graphs = graphs});
+      Steps steps(*runner, 12);
+      // Three sequences: the bucket of four is padded. Later fewer.
+      answers.push_back(steps.Greedy({Ids(5, 1), Ids(20, 2), Ids(17, 5)}, 9, 40));
+    }
+    EXPECT_EQ(answers[0], answers[1]);
+  }
+}
+
+TEST(GpuRunner, SamplesLikeCpuRanksByTheRequestsOwnSettings) {
+  const RandomModel model(GpuConfig(), DType::kF32, 0.15f);
+  const auto gpu = Make(model, {.block_count = 40, .max_step_tokens = 64, .max_sequences = 8});
+  Steps steps(*gpu, 8);
+  const Tokens history = {1, 2, 3, 4, 4};
+  const SamplingParams forced{.temperature = 1.0f, .seed = 5, .logprobs = 2,
+                              .logit_bias = {{77, 100.0f}}};
+  steps.Add(0, {1, 2, 3}, 0, true, &forced);
+  steps.Add(1, {7, 7}, 0, false);
+  steps.Add(2, {9}, 0, true);
+  const StepResult& result = steps.Run();
+  ASSERT_EQ(result.sampled.size(), 2u);
+  EXPECT_EQ(result.sampled[0].token, 77);
+  EXPECT_EQ(result.sampled[0].top.size(), 2u);
+  EXPECT_LT(result.sampled[0].logprob, 0.0f);
+  EXPECT_TRUE(result.sampled[1].top.empty());
+  EXPECT_EQ(result.sampled[1].id, 2u);
+}
+
+TEST(GpuRunner, LogitsThatAreNotFiniteSpoilTheirOwnSequenceOnly) {
+  ModelConfig config = GpuConfig();
+  config.tied_embeddings = false;
+  RandomModel model(config);
+  model.Poison("model.embed_tokens.weight", static_cast<size_t>(50 * config.hidden_size + 3));
+  for (const size_t ranks : {1, 2}) {
+    const auto runner = Make(model, {.gpus = std::vector<int>(ranks, 0), .block_count = 64,
+                                     .max_step_tokens = 64, .max_sequences = 8});
+    Steps steps(*runner, 8);
+    steps.Add(0, {1, 2}, 0, true);
+    steps.Add(1, {1, 50, 2}, 0, true);
+    steps.Add(2, {1, 2}, 0, true);
+    const StepResult& result = steps.Run();
+    EXPECT_FALSE(result.sampled[0].invalid);
+    EXPECT_TRUE(result.sampled[1].invalid);
+    EXPECT_FALSE(result.sampled[2].invalid);
+    EXPECT_EQ(result.sampled[0].token, result.sampled[2].token);
+  }
+}
+
+TEST(GpuRunner, SaysWhatItIsAndWhereTheMemoryWent) {
+  emulated::SetGpuMemory(int64_t{1} << 30);
+  const auto runner = Make(RandomModel(GpuConfig()), {.gpus = {0, 0}, .max_step_tokens = 16,
+                                                     .max_sequences = 3});
+  emulated::SetGpuMemory(int64_t{8} << 30);
+  EXPECT_EQ(runner->info().device, "cuda");
+  EXPECT_EQ(runner->info().tensor_parallel, 2);
+  EXPECT_EQ(runner->info().block_count, 3 * 13);  // 200 tokens in blocks of 16, three times.
+  EXPECT_NE(runner->notes().find("GPU 0 (emulated GPU): 1.00 of 1.00 GiB free, 0.50 for each of 2 "
+                                 "ranks = weights"),
+            std::string::npos)
+      << runner->notes();
+  EXPECT_NE(runner->notes().find("-> one_shot"), std::string::npos);
+}
+
+TEST(GpuRunner, TooLittleMemoryIsAMessageWithTheArithmetic) {
+  emulated::SetGpuMemory(int64_t{40} << 20);
+  const std::string error = CreateError(RandomModel(GpuConfig()), {.max_step_tokens = 4096});
+  emulated::SetGpuMemory(int64_t{8} << 30);
+  EXPECT_NE(error.find("GPU 0 (emulated GPU): 0.04 of 0.04 GiB free; weights 0.00 + step"),
+            std::string::npos)
+      << error;
+  EXPECT_NE(error.find("for the KV cache, which needs at least 15 %"), std::string::npos) << error;
+}
+
+TEST(GpuRunner, WhatTheKernelsDoNotTakeIsRefusedAtStart) {
+  ModelConfig config = GpuConfig();
+  config.head_dim = 80;
+  EXPECT_NE(CreateError(RandomModel(config), {}).find("head_dim is 80"), std::string::npos);
+  EXPECT_NE(CreateError(RandomModel(GpuConfig()), {.block_tokens = 24}).find("powers of two"),
+            std::string::npos);
+  EXPECT_NE(CreateError(RandomModel(GpuConfig()), {.gpus = {3}}).find("GPU 3 is asked for"),
+            std::string::npos);
+  RandomModel model(GpuConfig());
+  model.Remove("model.layers.1.mlp.down_proj.weight");
+  EXPECT_EQ(CreateError(model, {.gpus = {0, 0}}),
+            "tensor model.layers.1.mlp.down_proj.weight is missing; expected it with shape "
+            "[56, 75]");
+}
+
+TEST(GpuDevice, FindsTheGpuAndOpensARunnerOnIt) {
+  EXPECT_EQ(FindGpuDevice().gpus, 1);
+  EXPECT_EQ(FindGpuDevice().name, "emulated GPU");
+  emulated::SetGpuCount(0);
+  EXPECT_EQ(FindGpuDevice().why_not, "no GPU can be used (there is none)");
+  emulated::SetGpuCount(1);
+  const RandomModel model(GpuConfig());
+  std::string notes, error;
+  const auto runner = OpenGpuRunner(model.config(), model.source(),
+                                    {.max_step_tokens = 4, .max_sequences = 1}, notes, error);
+  ASSERT_NE(runner, nullptr) << error;
+  EXPECT_NE(notes.find("1 CUDA graphs of decode steps"), std::string::npos) << notes;
+}
+
+TEST(GpuRunner, AbortMakesTheNextRunFail) {
+  const auto runner = Make(RandomModel(GpuConfig()), {.gpus = {0, 0}, .max_step_tokens = 4,
+                                                     .max_sequences = 2});
+  StepPlan plan;
+  plan.number = 1;
+  plan.tokens = {5};
+  plan.block_table = {0};
+  plan.sequences.push_back({.id = 9, .token_count = 1, .block_count = 1, .sample = true});
+  StepResult result;
+  ASSERT_EQ(runner->Run(plan, result), RunStatus::kOk);
+  runner->Abort();
+  EXPECT_EQ(runner->Run(plan, result), RunStatus::kFailed);
+  EXPECT_EQ(runner->error(), "the step was aborted");
+}
+
+TEST(GpuRunner, APlanOutOfBoundsFailsWithItsNumbers) {
+  const auto runner = Make(RandomModel(GpuConfig()), {.block_count = 4, .max_sequences = 1});
+  StepPlan plan;
+  plan.number = 1;
+  plan.tokens = {5};
+  plan.block_table = {4};  // The padding's own block.
+  plan.sequences.push_back({.id = 9, .token_count = 1, .block_count = 1, .sample = true});
+  StepResult result;
+  EXPECT_EQ(runner->Run(plan, result), RunStatus::kFailed);
+  EXPECT_EQ(runner->error(), "step 1, sequence 9: a block is 4, limit 3");
+}
+
+// A few of them: the emulated GPU is slow. tests/gpu/check asks all.
+TEST(GpuRunner, GivesTheEmbeddedModelsGoldenAnswers) {
+  const std::string dir = PENSTOCK_SOURCE_DIR "/backend-engine/models/lexicon-5m";
+  const auto golden = nlohmann::json::parse(std::ifstream(dir + "/golden.json"));
+  const auto checkpoint = Checkpoint::Open(dir);
+  ASSERT_TRUE(checkpoint.ok());
+  std::vector<Tokens> prompts, want;
+  for (size_t i = 0; i < 5; ++i) {
+    prompts.push_back(golden.at("answers")[i].at("prompt_ids").get<Tokens>());
+    want.push_back(golden.at("answers")[i].at("answer_ids").get<Tokens>());
+    want.back().resize(std::min<size_t>(want.back().size(), 6));
+  }
+  std::string error;
+  for (const size_t ranks : {1, 2, 4}) {
+    const auto runner = GpuRunner::Create(
+        (*checkpoint)->config(), (*checkpoint)->source(),
+        {.gpus = std::vector<int>(ranks, 0), .block_count = 5 * 32, .max_step_tokens = 128,
+         .max_sequences = 5}, error);
+    ASSERT_NE(runner, nullptr) << error;
+    Steps steps(*runner);
+    EXPECT_EQ(steps.Greedy(prompts, 6, golden.at("end_of_turn_id").get<int32_t>()), want)
+        << ranks << " ranks";
+  }
+}
+
+}  // namespace
+}  // namespace penstock::engine

@@ -1,0 +1,127 @@
+#include "backend-engine/model/gpu_step.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+namespace penstock::engine {
+namespace {
+
+const GpuStepLimits kLimits{.step = {.tokens = 400, .sequences = 6, .block_tokens = 4,
+                                     .block_count = 200, .vocab = 50, .positions = 400},
+                            .group = 2, .rows = 6};
+
+struct Packed {
+  explicit Packed(const StepPlan& plan, int32_t bucket, const GpuSampling& sampling)
+      : layout(kLimits), memory(static_cast<size_t>(layout.bytes()), std::byte{0xff}) {
+    input.Reserve(kLimits.step);
+    std::string error;
+    EXPECT_TRUE(FillStepInput(plan, kLimits.step, false, input, error)) << error;
+    shape = layout.Pack(input, sampling, bucket, memory.data());
+    at = layout.At(memory.data());
+  }
+  StepInput input;
+  GpuStepLayout layout;
+  std::vector<std::byte> memory;
+  GpuStepShape shape;
+  GpuStepMemory at;
+};
+
+StepPlan Mixed() {
+  StepPlan plan;
+  plan.tokens.assign(1 + 130 + 1, 7);
+  plan.block_table = {9, 8};
+  for (int32_t block = 0; block < 33; ++block) plan.block_table.push_back(100 + block);
+  plan.block_table.push_back(3);
+  plan.sequences.push_back({.id = 1, .token_count = 1, .start = 5, .block_count = 2,
+                            .sample = true});
+  plan.sequences.push_back({.id = 2, .first_token = 1, .token_count = 130, .first_block = 2,
+                            .block_count = 33, .sample = true});
+  plan.sequences.push_back({.id = 3, .first_token = 131, .token_count = 1, .first_block = 35,
+                            .block_count = 1});
+  return plan;
+}
+
+TEST(GpuStep, SequencesOfOneTokenDecodeAndOthersComeInTilesLastRowsFirst) {
+  GpuSampling sampling(6, 100, 10);
+  const Packed packed(Mixed(), 0, sampling);
+  EXPECT_EQ(packed.shape.tokens, 132);
+  EXPECT_EQ(packed.shape.rows, 2);
+  EXPECT_TRUE(packed.shape.picks);
+  ASSERT_EQ(packed.shape.decodes, 2);
+  EXPECT_EQ(packed.at.decodes[0], 0);
+  EXPECT_EQ(packed.at.decodes[1], 2);
+  // 130 tokens of two heads: 260 rows in tiles of 128.
+  ASSERT_EQ(packed.shape.tiles, 3);
+  for (int32_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(packed.at.tiles[i].sequence, 1);
+    EXPECT_EQ(packed.at.tiles[i].first_row, 256 - 128 * i);
+  }
+  EXPECT_EQ(packed.at.sequences[1].first_block, 2);
+  EXPECT_EQ(packed.at.block_table[35], 3);
+  EXPECT_EQ(packed.at.slots[0], 8 * 4 + 1);
+  EXPECT_EQ(packed.at.logit_rows[1], 130);
+  EXPECT_FALSE(IsDecodeStep(packed.input));
+}
+
+TEST(GpuStep, ADecodeStepIsPaddedWithSequencesThatWriteToNobodysBlock) {
+  StepPlan plan;
+  plan.tokens = {4, 5, 6};
+  plan.block_table = {0, 1, 2};
+  for (int32_t i = 0; i < 3; ++i) {
+    plan.sequences.push_back({.id = 1, .first_token = i, .token_count = 1, .start = i,
+                              .first_block = i, .block_count = 1, .sample = true});
+  }
+  GpuSampling sampling(6, 100, 10);
+  const Packed packed(plan, 5, sampling);
+  EXPECT_TRUE(IsDecodeStep(packed.input));
+  EXPECT_EQ(packed.shape.bucket, 5);
+  EXPECT_EQ(packed.shape.tokens, 5);
+  EXPECT_EQ(packed.shape.rows, 5);
+  EXPECT_EQ(packed.shape.decodes, 5);
+  EXPECT_EQ(packed.shape.table_entries, 4);
+  EXPECT_FALSE(packed.shape.picks);
+  for (int32_t i = 3; i < 5; ++i) {
+    EXPECT_EQ(packed.at.slots[i], 200 * 4);
+    EXPECT_EQ(packed.at.sequences[i].start, 0);
+    EXPECT_EQ(packed.at.block_table[packed.at.sequences[i].first_block], 200);
+    EXPECT_EQ(packed.at.logit_rows[i], i);
+  }
+}
+
+// Every part written to its limit leaves all others as they are.
+TEST(GpuStep, PartsDoNotOverlap) {
+  const GpuStepLayout layout(kLimits);
+  std::vector<std::byte> memory(static_cast<size_t>(layout.bytes()));
+  const GpuStepMemory at = layout.At(memory.data());
+  const auto span = [](auto* first, int64_t count) {
+    return std::pair(reinterpret_cast<std::byte*>(first), reinterpret_cast<std::byte*>(first + count));
+  };
+  const std::pair<std::byte*, std::byte*> parts[] = {
+      span(at.tokens, 400), span(at.positions, 400), span(at.slots, 400), span(at.sequences, 6),
+      span(at.decodes, 6), span(at.tiles, 400 * 2 / 128 + 6), span(at.logit_rows, 6),
+      span(at.sample_rows, 6), span(at.biases, layout.biases_max()), span(at.block_table, 201),
+      span(at.history, layout.history_max())};
+  for (size_t i = 0; i + 1 < std::size(parts); ++i) EXPECT_LE(parts[i].second, parts[i + 1].first);
+  EXPECT_LE(parts[10].second, memory.data() + memory.size());
+}
+
+TEST(GpuSampling, TakesNoMoreThanThereIsMemoryFor) {
+  GpuSampling sampling(2, 5, 1);
+  const SamplingParams penalises{.presence_penalty = 1.0f};
+  const SamplingParams biased{.logit_bias = {{1, 1.0f}, {2, 1.0f}}};
+  const std::vector<int32_t> history = {1, 2, 3};
+  EXPECT_TRUE(sampling.Add({.sampling = &penalises, .history = history, .prompt_length = 2}, 0));
+  EXPECT_FALSE(sampling.Add({.sampling = &penalises, .history = history}, 1));
+  EXPECT_FALSE(sampling.Add({.sampling = &biased}, 1));
+  EXPECT_TRUE(sampling.Add({}, 1));
+  EXPECT_FALSE(sampling.Add({}, 2));
+  EXPECT_EQ(sampling.rows()[0].history_count, 3);
+  EXPECT_EQ(sampling.rows()[0].prompt_count, 2);
+  EXPECT_EQ(sampling.rows()[1].temperature, 0.0f);
+  sampling.Clear();
+  EXPECT_TRUE(sampling.Add({.sampling = &penalises, .history = history}, 0));
+}
+
+}  // namespace
+}  // namespace penstock::engine
