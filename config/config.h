@@ -34,6 +34,7 @@ struct Limits {
   uint64_t buffered_bytes = 512 * 1024 * 1024;  // Sum of buffered bodies of all requests; 503.
   uint32_t connections = 10'000;             // Client connections; closed at accept.
   uint32_t requests = 10'000;                // Requests in progress; 503.
+  uint32_t streams_per_connection = 100;     // Requests of one HTTP/2 connection; refused.
   uint32_t json_depth = 64;                  // 400.
   uint64_t event_bytes = 1024 * 1024;        // One server-sent event; 502.
 };

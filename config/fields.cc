@@ -192,6 +192,10 @@ constexpr Field kListenerFields[] = {
     BindAddress<&Listener::address>("address", "Where clients connect."),
     Flag<&Listener::debug_headers>("debug_headers",
                                    "Answers carry x-penstock-backend and x-penstock-decision."),
+    Texts<&Listener::protocols>("protocols",
+                                "What is spoken there, http1 and http2; http2 by ALPN, without TLS "
+                                "by prior knowledge (h2c).",
+                                2),
     Part<&Listener::tls>("tls", kListenerTls, "Speak TLS; not given: plain HTTP."),
     Choice<&Listener::proxy_protocol>("proxy_protocol", "off|required",
                                       "Connections begin with a PROXY header, version 1 or 2, "
@@ -237,6 +241,9 @@ constexpr Field kLimitFields[] = {
     Count<&Limits::connections>("connections", "Client connections; beyond: closed at once.", 1,
                                 1e6),
     Count<&Limits::requests>("requests", "Requests in progress; beyond: 503.", 1, 1e6),
+    Count<&Limits::streams_per_connection>(
+        "streams_per_connection",
+        "Requests of one HTTP/2 connection; beyond: refused, to be sent again.", 1, 1000),
     Count<&Limits::json_depth>("json_depth", "Nesting of a JSON body; beyond: 400.", 4, 512),
     Bytes<&Limits::event_bytes>("event_bytes", "One server-sent event of a backend; beyond: 502.",
                                 kKiB, 64 * kMiB),

@@ -109,6 +109,8 @@ class Reader {
                fmt::format("has {} entries; allowed: {}", node.items.size(), most));
       return;
     }
+    // A list of texts says all of it; what it is without a word in the file is gone.
+    if (field.kind == Kind::kTexts) static_cast<std::vector<std::string>*>(field.at(object))->clear();
     for (size_t i = 0; i < node.items.size(); ++i) {
       const std::string item_path = fmt::format("{}[{}]", path, i);
       where_[item_path] = node.items[i].where;

@@ -96,6 +96,20 @@ class Validator {
     }
   }
 
+  void CheckProtocols(const std::vector<std::string>& protocols, const std::string& path) {
+    if (protocols.empty()) Error(path, "is empty; http1 or http2, or both");
+    for (size_t i = 0; i < protocols.size(); ++i) {
+      const std::string& name = protocols[i];
+      if (name != "http1" && name != "http2") {
+        Error(fmt::format("{}[{}]", path, i),
+              fmt::format("unknown protocol \"{}\"; http1 or http2", name));
+      } else if (std::find(protocols.begin(), protocols.begin() + static_cast<long>(i), name) !=
+                 protocols.begin() + static_cast<long>(i)) {
+        Error(fmt::format("{}[{}]", path, i), fmt::format("\"{}\" stands there twice", name));
+      }
+    }
+  }
+
   void CheckServer() {
     const Server& server = config_.server;
     std::vector<std::pair<std::string, HostPort>> taken;
@@ -109,6 +123,7 @@ class Validator {
                                 other));
       }
       taken.emplace_back(path, address);
+      CheckProtocols(server.listeners[i].protocols, fmt::format("server.listeners[{}].protocols", i));
     }
     for (size_t i = 0; i < server.listeners.size(); ++i) {
       CheckListenerTls(server.listeners[i].tls, fmt::format("server.listeners[{}].tls", i));

@@ -17,7 +17,13 @@ namespace {
 using config::Diagnostic;
 
 // What is offered to clients, best first.
-std::vector<std::string> ListenerAlpn() { return {"http/1.1"}; }
+std::vector<std::string> AlpnOf(const std::vector<std::string>& protocols) {
+  std::vector<std::string> alpn;
+  for (const auto& [name, word] : {std::pair("http2", "h2"), std::pair("http1", "http/1.1")}) {
+    if (std::find(protocols.begin(), protocols.end(), name) != protocols.end()) alpn.push_back(word);
+  }
+  return alpn;
+}
 
 class Checker {
  public:
@@ -113,6 +119,7 @@ std::vector<TlsFiles::Site> TlsFiles::SitesOf(const config::Config& config) {
     site.what = "listener " + listener.name;
     site.key = listener.address;
     site.listener = listener.tls;
+    site.protocols = listener.protocols;
     site.is_listener = true;
     for (const config::TlsCertificate& pair : listener.tls.certificates) {
       add(site, pair.cert_file);
@@ -188,7 +195,7 @@ absl::Status TlsFiles::MakeServer(Site& site) const {
       settings.client_certificates = ClientCertificates::kRequired;
       break;
   }
-  settings.alpn = ListenerAlpn();
+  settings.alpn = AlpnOf(site.protocols);
   settings.scope = site.key;
   auto made = TlsServerContext::Create(settings, keys_);
   if (!made.ok()) return made.status();

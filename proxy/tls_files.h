@@ -61,6 +61,7 @@ class TlsFiles {
     std::string what;                  // "listener public", "pool chat"
     std::string key;                   // A listener's address, a pool's name.
     config::ListenerTls listener;      // One of these two.
+    std::vector<std::string> protocols;   // Of a listener.
     config::BackendTls pool;
     bool is_listener = false;
     std::vector<std::string> paths;    // As they are opened.

@@ -16,7 +16,10 @@ run_packages=(
   libuv1-dev libnghttp2-dev libabsl-dev prometheus-cpp-dev libyaml-cpp-dev libsimdjson-dev
   nlohmann-json3-dev libssl-dev libspdlog-dev libxxhash-dev libcli11-dev libpcre2-dev libutf8proc-dev
 )
-test_packages=(libgtest-dev libbenchmark-dev ccache python3-jinja2 python3-venv ca-certificates openssl)
+test_packages=(
+  libgtest-dev libbenchmark-dev ccache python3-jinja2 python3-venv ca-certificates openssl
+  nghttp2-client python3-h2
+)
 cuda_packages=(cmake ninja-build g++ pkg-config python3-venv ca-certificates)
 
 penstock_sets=${*:-run}

@@ -117,7 +117,19 @@ void AddWorkers(const Scrape& scrape, Families& families) {
     }
     families.Add(name, {}, sum);
   };
-  total("penstock_client_connections", &WorkerMetrics::client_connections);
+  const auto by = [&](std::string_view name, std::string_view label, const auto& words, auto member) {
+    for (size_t i = 0; i < words.size(); ++i) {
+      double sum = 0;
+      for (const WorkerMetrics* worker : scrape.workers) {
+        sum += static_cast<double>((worker->*member)[i].value());
+      }
+      families.Add(name, {{label, words[i]}}, sum);
+    }
+  };
+  by("penstock_client_connections", "protocol", kClientProtocolNames, &WorkerMetrics::client_connections);
+  by("penstock_client_h2_resets_total", "reason", kH2ResetNames, &WorkerMetrics::h2_resets);
+  by("penstock_client_h2_goaways_total", "reason", kH2GoAwayNames, &WorkerMetrics::h2_goaways);
+  by("penstock_client_h2_floods_total", "limit", kH2FloodNames, &WorkerMetrics::h2_floods);
   total("penstock_client_connections_total", &WorkerMetrics::client_connections_total);
   total("penstock_client_connections_refused_total", &WorkerMetrics::client_connections_refused);
   for (size_t i = 0; i < kProxyHeaderFaultNames.size(); ++i) {

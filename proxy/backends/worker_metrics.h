@@ -18,6 +18,7 @@
 
 #include "proxy/backends/cell.h"
 #include "proxy/backends/listener_metrics.h"
+#include "proxy/backends/metric_words.h"
 #include "proxy/base/time.h"
 
 namespace penstock {
@@ -82,49 +83,6 @@ class HistogramCells {
 // What a connection to a backend speaks.
 inline constexpr std::array<std::string_view, 2> kProtocolNames = {"http1", "http2"};
 
-// Why an answer is not what the backend said, in the words of access logs:
-// UH no healthy backend, UF no connection, UO overflow (queue or limits), NR no
-// route, URX retries used up, UT no answer in time, UC backend broke off, DC client
-// left, RL rate limited, IH invalid headers, UPE bad bytes from the backend, HT
-// request headers too slow, BT request body too slow, FT no first token in time,
-// SI stream idle, TT total time, DE the client's deadline.
-enum class Flag : uint8_t { kUH, kUF, kUO, kNR, kURX, kUT, kUC, kDC, kRL, kIH, kUPE,
-                            kHT, kBT, kFT, kSI, kTT, kDE };
-inline constexpr std::array<std::string_view, 17> kFlagNames = {
-    "UH", "UF", "UO", "NR", "URX", "UT", "UC", "DC", "RL", "IH", "UPE", "HT", "BT", "FT", "SI", "TT", "DE"};
-
-enum class TimeoutKind : uint8_t { kConnect, kRequestHeaders, kRequestBody, kFirstToken, kResponse,
-                                   kTry, kIdle, kTotal, kDeadline, kKeepAlive, kQueue,
-                                   kTunnel };
-inline constexpr std::array<std::string_view, 12> kTimeoutNames = {
-    "connect", "request_headers", "request_body", "first_token", "response", "try",
-    "idle", "total", "deadline", "keep_alive", "queue", "tunnel"};
-
-// What a request was doing when its deadline passed.
-enum class Stage : uint8_t { kBody, kQueue, kBackOff, kConnect, kAnswer, kStream, kShared };
-inline constexpr std::array<std::string_view, 7> kStageNames = {
-    "body", "queue", "back_off", "connect", "answer", "stream", "shared"};
-
-// How a hedge ended: it won, it lost, it failed; or there was none, because the budget
-// was spent or no other backend was there.
-enum class HedgeResult : uint8_t { kWon, kLost, kFailed, kNoBudget, kNoBackend };
-inline constexpr std::array<std::string_view, 5> kHedgeResultNames = {
-    "won", "lost", "failed", "no_budget", "no_backend"};
-
-enum class RetryReason : uint8_t { kConnect, kReset, kBusy, kStatus, kTimeout, kRefused };
-inline constexpr std::array<std::string_view, 6> kRetryReasonNames = {
-    "connect", "reset", "busy", "status", "timeout", "refused"};
-
-enum class CacheResult : uint8_t { kHit, kMiss, kStale, kBypass, kCoalesced };
-inline constexpr std::array<std::string_view, 5> kCacheResultNames = {"hit", "miss", "stale",
-                                                                      "bypass", "coalesced"};
-
-enum class ProxyHeaderFault : uint8_t { kInvalid, kTimeout, kUntrusted };
-inline constexpr std::array<std::string_view, 3> kProxyHeaderFaultNames = {"invalid", "timeout", "untrusted"};
-
-enum class LbOutcome : uint8_t { kPicked, kPanic, kRefused };
-inline constexpr std::array<std::string_view, 3> kLbOutcomeNames = {"picked", "panic", "refused"};
-
 // One worker's counts for one pool; the name "" stands for requests that met none.
 struct PoolCells {
   explicit PoolCells(std::string_view pool) : name(pool) {}
@@ -170,14 +128,28 @@ struct alignas(64) WorkerMetrics {
 
   // Finds or makes the cells of a pool; takes a lock: ask once a reload and keep it.
   PoolCells& Pool(std::string_view name);
+  Cell& Connections(ClientProtocol protocol) {
+    return client_connections[static_cast<size_t>(protocol)];
+  }
+  void AddReset(H2Reset reason) { h2_resets[static_cast<size_t>(reason)].Add(); }
+  void AddGoAway(H2GoAway reason) { h2_goaways[static_cast<size_t>(reason)].Add(); }
+  void AddFlood(std::string_view limit) {
+    for (size_t i = 0; i < kH2FloodNames.size(); ++i) {
+      if (kH2FloodNames[i] == limit) h2_floods[i].Add();
+    }
+  }
   // For a scrape, any thread: the pools so far.
   std::vector<const PoolCells*> Pools() const;
 
-  Cell client_connections;                                 // Open now.
+  // [ClientProtocol]; one that has not spoken yet counts as HTTP/1.
+  std::array<Cell, kClientProtocolNames.size()> client_connections;  // Open now.
   Cell client_connections_total;
   Cell client_connections_refused;                         // Over the limit.
   std::array<Cell, kProxyHeaderFaultNames.size()> proxy_header_faults;
   Cell protocol_errors;                                    // Client bytes refused as HTTP.
+  std::array<Cell, kH2ResetNames.size()> h2_resets;
+  std::array<Cell, kH2GoAwayNames.size()> h2_goaways;
+  std::array<Cell, kH2FloodNames.size()> h2_floods;
   Cell buffered_bytes;                                     // Request bodies held.
   HistogramCells<kOverheadBounds> loop_delay;              // How late a turn of the loop began.
   ListenerMetrics listeners;

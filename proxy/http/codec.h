@@ -153,6 +153,9 @@ class Codec {
   // SETTINGS_MAX_CONCURRENT_STREAMS leaves; 0 where !reusable().
   virtual size_t room() const { return reusable() && idle() ? 1 : 0; }
 
+  // HTTP/2: some of a head has come, or of the preface or of a frame without a body,
+  // and its rest has not; always before the peer's first frame.
+  virtual bool inside_head() const { return false; }
   // True while another message may follow the current ones.
   virtual bool reusable() const = 0;
   // True while no message is in progress in either direction.

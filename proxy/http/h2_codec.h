@@ -53,6 +53,7 @@ class H2Codec final : public Codec {
 
   size_t unsent(MessageId id) const override;
   size_t room() const override;
+  bool inside_head() const override { return scan_.inside_head(); }
   bool reusable() const override;
   bool idle() const override { return open_ == 0; }
   bool multiplexed() const override { return true; }
@@ -113,6 +114,7 @@ class H2Codec final : public Codec {
   const CodecLimits limits_;
   nghttp2_session* session_ = nullptr;
   H2FrameScan scan_;
+  H2OpenToPeer open_to_peer_;
   H2Flood flood_;
   std::string_view flood_word_;         // A limit was passed; the connection fails for it.
 
@@ -129,6 +131,7 @@ class H2Codec final : public Codec {
   std::string said_;                    // Written before a flood ended the connection.
 
   ProtocolError error_;
+  bool late_frame_ = false;             // One came after the end of its stream.
   bool failed_ = false;
   bool feeding_ = false;
   bool telling_ = false;

@@ -87,6 +87,9 @@ size_t H2Codec::Feed(std::string_view bytes) {
   if (!flood_word_.empty()) {
     SayBefore();
     Flood(flood_word_);
+  } else if (late_frame_) {
+    SayBefore();
+    FailAsSent(NGHTTP2_STREAM_CLOSED);
   }
   Tell();
   feeding_ = false;
@@ -103,9 +106,11 @@ void H2Codec::SayBefore() {
 // How many bytes may be parsed: all, or up to the frame that is one too many (`word`).
 size_t H2Codec::Accept(std::string_view bytes, std::string_view& word) {
   size_t seen = 0;
-  while (seen < bytes.size() && word.empty()) {
+  while (seen < bytes.size() && word.empty() && !late_frame_) {
     seen += scan_.Take(bytes.substr(seen));
-    if (scan_.whole()) word = flood_.OnFrame(scan_.head());
+    if (!scan_.whole()) continue;
+    word = flood_.OnFrame(scan_.head());
+    late_frame_ = server() && !open_to_peer_.Take(scan_.head());
   }
   return seen;
 }

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 namespace penstock {
 
@@ -34,13 +35,31 @@ class H2FrameScan {
   size_t Take(std::string_view bytes);
   bool whole() const { return whole_; }
   const H2FrameHead& head() const { return head_; }   // The last whole one.
+  // Bytes of something that is no body are to come: see Codec::inside_head().
+  bool inside_head() const;
 
  private:
   size_t skip_;
   size_t have_ = 0;
   bool whole_ = false;
+  bool begun_ = false;        // A head has been whole.
   std::array<uint8_t, H2FrameHead::kSize> bytes_;
   H2FrameHead head_;
+};
+
+// In which streams of its own a client may still send: those that it opened and did
+// not end. Remembers so many; of older ones it says yes.
+class H2OpenToPeer {
+ public:
+  static constexpr size_t kMax = 256;
+
+  // False: the frame comes after the end of its stream (RFC 9113 5.1).
+  bool Take(const H2FrameHead& head);
+
+ private:
+  std::vector<uint32_t> open_;   // In order.
+  uint32_t last_ = 0;            // Opened.
+  uint32_t forgotten_ = 0;       // Nothing is known up to this one.
 };
 
 }  // namespace penstock

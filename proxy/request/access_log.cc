@@ -41,6 +41,7 @@ std::string Line(const AccessLogEntry& entry) {
   AppendMember("request_id", entry.request_id, out);
   AppendMember("method", entry.method, out);
   AppendMember("path", entry.path, out);
+  AppendMember("protocol", entry.protocol, out);
   AppendMember("route", entry.route, out);
   AppendMember("pool", entry.pool, out);
   AppendMember("backend", entry.backend, out);

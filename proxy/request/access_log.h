@@ -22,7 +22,8 @@ namespace penstock {
 
 struct AccessLogEntry {
   absl::Time start;
-  std::string_view request_id, method, path, route, pool, backend, model, cache, flag, details, client;
+  std::string_view request_id, method, path, protocol;
+  std::string_view route, pool, backend, model, cache, flag, details, client;
   uint16_t status = 0;
   bool stream = false;
   uint32_t attempts = 0;

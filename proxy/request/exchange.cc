@@ -54,6 +54,7 @@ void Exchange::Start(Session& session, MessageId id, RequestHead& head) {
   head_ = head;
   snapshot_ = context_.snapshot;
   start_ = context_.loop.now();
+  protocol_ = session.version();
   phase_ = Phase::kBody;
   const bool first_time = forwarding_.Read(snapshot_->forwarding, session.peer(), session.secure(), head_);
   if (context_.access_log != nullptr) client_.assign(forwarding_.client());

@@ -159,7 +159,7 @@ class Exchange final {
   PoolContext* pool_ = nullptr;
   Try* answer_ = nullptr;             // The try whose answer the client gets.
   WaitQueue::iterator queue_place_;
-  std::string_view route_, model_;    // The model: into model_storage_.
+  std::string_view protocol_, route_, model_;  // The model: into model_storage_.
   std::string model_storage_, backend_name_;
   std::array<char, 64> request_id_storage_;
   std::string_view request_id_;

@@ -83,6 +83,8 @@ bool Exchange::Follow(std::shared_ptr<Flight> flight) {
 }
 
 void Exchange::OnFollow() {
+  // Stopped as it was: more of the answer does not make its client read.
+  if (due_.idle != kNever && session_ != nullptr && session_->above_mark(id_)) return;
   due_.idle = kNever;
   while (phase_ == Phase::kFollowing && session_ != nullptr && !session_->above_mark(id_)) {
     FlightReader::Step step = shared_.reader->Read(kFollowBytes);
@@ -129,6 +131,7 @@ void Exchange::OnFollow() {
   }
   // Stopped because the client does not read.
   if (phase_ == Phase::kFollowing && session_ != nullptr) {
+    unsent_ = session_->unsent(id_);
     due_.idle = context_.loop.now() + pool_->idle_timeout;
     Rearm();
   }

@@ -69,7 +69,7 @@ void Exchange::Fail(ReplyCode code, std::string_view message, std::string_view p
   }
   EndTries(Outcome::kClientLeft);  // Whoever knew better has ended them already.
   if (session_ != nullptr && head_sent_) {
-    if (grpc_ && session_->protocol() == "HTTP/2") {  // Its status comes last, and says it all.
+    if (grpc_ && session_->protocol() == ClientProtocol::kHttp2) {  // Its status comes last, and says it all.
       const std::string status = std::to_string(static_cast<int>(GrpcStatusOf(code)));
       const std::string text = GrpcMessage(message);
       const Header trailers[] = {{"grpc-status", status}, {"grpc-message", text}};
@@ -193,7 +193,7 @@ void Exchange::Finish() {
   context_.totals.buffered_bytes.fetch_sub(buffered_, std::memory_order_relaxed);
   context_.metrics.buffered_bytes.Add(-static_cast<int64_t>(buffered_));
   if (session_ != nullptr) {
-    std::exchange(session_, nullptr)->ExchangeDone(*this, request_complete_);
+    std::exchange(session_, nullptr)->ExchangeDone(id_, request_complete_);
     return;
   }
   auto& orphans = context_.orphans;
@@ -217,6 +217,7 @@ void Exchange::Record() {
        .request_id = request_id_,
        .method = head_.method,
        .path = head_.path,
+       .protocol = protocol_,
        .route = route_,
        .pool = pool_ == nullptr ? std::string_view() : pool_->settings.name,
        .backend = backend_name_,

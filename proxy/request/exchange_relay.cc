@@ -196,6 +196,9 @@ void Exchange::RelayBytes(std::string_view data) {
   session_->WriteBody(id_, data);
   if (answer_ != nullptr && answer_->call != nullptr && !answer_paused_ && session_->above_mark(id_)) {
     answer_paused_ = true;
+    unsent_ = session_->unsent(id_);
+    due_.idle = context_.loop.now() + quiet_limit();
+    Rearm();
     answer_->call->PauseAnswer();
   }
 }

@@ -1,19 +1,19 @@
 #include "proxy/request/h1_session.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "proxy/base/check.h"
 #include "proxy/request/exchange.h"
+#include "proxy/request/h2_session.h"
 
 namespace penstock {
 namespace {
 
-// How long a closing connection still reads, so that the client gets our last
-// answer before the kernel answers its late bytes with a reset.
-constexpr MonoTime kLingerTime = 2 * kSecond;
 // How long the last bytes of a broken answer have until the reset, which would
 // overtake them.
 constexpr MonoTime kCutTime = 200 * kMillisecond;
+constexpr std::string_view kPreface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 }  // namespace
 
@@ -23,6 +23,7 @@ H1Session::H1Session(SessionSet& set, WorkerContext& context, std::unique_ptr<St
       codec_(MakeH1Codec(CodecRole::kServer, *this,
                          LimitsOf(context.snapshot->server()))),
       deadline_(context.loop.deadlines(), &H1Session::OnDeadline, this) {
+  undecided_ = entrance_->h2 && stream_->tls() == nullptr;
   stream_->SetReceiver(this);
   SetIdleDeadline();
   stream_->Resume();
@@ -94,12 +95,41 @@ void H1Session::GoOnReading() {
 void H1Session::OnData(std::string_view data) {
   Turn::Scope scope(context_.turn);
   if (state_ != State::kOpen) return;  // Lingering: late bytes are thrown away.
+  if (undecided_) return Decide(data);
   if (exchange_ != nullptr && !pending_.empty()) {
     pending_.append(data);
     if (pending_.size() > kPendingMax) StopReading();
     return;
   }
   Consume(data);
+}
+
+// A client that knows that it talks HTTP/2 begins with the preface (RFC 9113 3.4),
+// however its bytes are cut; no request of HTTP/1 does.
+void H1Session::Decide(std::string_view data) {
+  std::string held;
+  if (!pending_.empty()) {
+    held = std::exchange(pending_, {});
+    data = held.append(data);
+  }
+  const size_t size = std::min(data.size(), kPreface.size());
+  if (data.substr(0, size) == kPreface.substr(0, size)) {
+    if (size == kPreface.size()) return BecomeHttp2(data);
+    pending_ = data;
+    if (!header_timer_) SetHeaderDeadline();
+    return;
+  }
+  undecided_ = header_timer_ = false;
+  Consume(data);
+}
+
+void H1Session::BecomeHttp2(std::string_view data) {
+  state_ = State::kClosed;
+  deadline_.Clear();
+  auto next = std::make_unique<H2Session>(set_, context_, std::move(stream_), entrance_);
+  H2Session& session = *next;
+  set_.Replace(*this, std::move(next));  // And buries this one.
+  session.OnData(data);
 }
 
 void H1Session::Consume(std::string_view data) {
@@ -117,9 +147,7 @@ void H1Session::Consume(std::string_view data) {
     if (taken == 0) break;
   }
   if (state_ == State::kOpen && exchange_ == nullptr && !header_timer_ && !codec_->idle()) {
-    header_timer_ = true;
-    deadline_.Set(context_.loop.now() +
-                  ToMicros(context_.snapshot->server().request_headers_timeout));
+    SetHeaderDeadline();
   }
 }
 
@@ -160,16 +188,16 @@ void H1Session::OnProtocolError(const ProtocolError& error) {
   }
   codec_->StartClosing(writer_.out());
   Refuse(*codec_, 0, error);
-  Linger();
+  ShutDown();
 }
 
-void H1Session::ExchangeDone(Exchange& exchange, bool request_complete) {
-  CHECK(exchange_.get() == &exchange);
+void H1Session::ExchangeDone(MessageId, bool request_complete) {
+  CHECK(exchange_ != nullptr);
   context_.Recycle(std::move(exchange_));
   if (state_ != State::kOpen) return;
   if (!request_complete || close_after_answer_ || context_.draining || !codec_->reusable()) {
     writer_.Flush();
-    Linger();
+    ShutDown();
     return;
   }
   AfterExchange();
@@ -190,14 +218,18 @@ void H1Session::FeedPending() {
   context_.turn.Bury(std::move(pending));
 }
 
-MonoTime H1Session::linger_time() const { return cut_ ? kCutTime : kLingerTime; }
+void H1Session::SetHeaderDeadline() {
+  header_timer_ = true;
+  deadline_.Set(context_.loop.now() +
+                ToMicros(context_.snapshot->server().request_headers_timeout));
+}
 
 void H1Session::SetIdleDeadline() {
   header_timer_ = false;
   deadline_.Set(context_.loop.now() + ToMicros(context_.snapshot->server().keep_alive_timeout));
 }
 
-void H1Session::Linger() {
+void H1Session::ShutDown() {
   stream_->Shutdown();
   BeginLinger();
 }
@@ -205,22 +237,7 @@ void H1Session::Linger() {
 void H1Session::BeginLinger() {
   state_ = State::kLingering;
   stream_->Resume();
-  unsent_ = stream_->buffered();
-  moved_ = context_.loop.now();
-  deadline_.Set(moved_ + linger_time());
-}
-
-// A slow client may still take the rest of its answer; one that takes nothing for
-// as long as an idle connection may last does not hold it for ever.
-bool H1Session::StillSending() {
-  const MonoTime now = context_.loop.now();
-  const size_t unsent = stream_->buffered();
-  if (std::exchange(unsent_, unsent) != unsent) moved_ = now;
-  const MonoTime patience =
-      unsent == 0 ? linger_time() : ToMicros(context_.snapshot->server().keep_alive_timeout);
-  if (now - moved_ >= patience) return false;
-  deadline_.Set(now + linger_time());
-  return true;
+  deadline_.Set(linger_.Begin(*stream_, context_.loop.now(), cut_ ? kCutTime : Linger::kTime));
 }
 
 void H1Session::Drain() {
@@ -252,7 +269,12 @@ void H1Session::OnDeadline(void* self) {
                              "the request's header fields did not arrive in time"});
     return;
   }
-  if (session.state_ == State::kLingering && session.StillSending()) return;
+  if (session.state_ == State::kLingering) {
+    const MonoTime next = session.linger_.Look(
+        *session.stream_, session.context_.loop.now(),
+        ToMicros(session.context_.snapshot->server().keep_alive_timeout));
+    if (next != kNever) return session.deadline_.Set(next);
+  }
   if (session.cut_) session.stream_->Reset();
   if (session.state_ == State::kOpen) session.context_.no_pool.AddTimeout(TimeoutKind::kKeepAlive);
   session.Close();

@@ -12,6 +12,7 @@
 
 #include "proxy/base/deadline_wheel.h"
 #include "proxy/http/codec.h"
+#include "proxy/request/linger.h"
 #include "proxy/request/session.h"
 
 namespace penstock {
@@ -36,8 +37,9 @@ class H1Session final : public Session, public StreamReceiver, public CodecRecei
   void ResumeBody(MessageId id) override;
   size_t unsent(MessageId) const override { return writer_.pending(); }
   bool above_mark(MessageId id) override;
-  void ExchangeDone(Exchange& exchange, bool request_complete) override;
-  std::string_view protocol() const override { return old_client_ ? "HTTP/1.0" : "HTTP/1.1"; }
+  void ExchangeDone(MessageId id, bool request_complete) override;
+  ClientProtocol protocol() const override { return ClientProtocol::kHttp1; }
+  std::string_view version() const override { return old_client_ ? "HTTP/1.0" : "HTTP/1.1"; }
 
   // --- for the worker ---
   void Drain() override;
@@ -57,16 +59,17 @@ class H1Session final : public Session, public StreamReceiver, public CodecRecei
  private:
   enum class State : uint8_t { kOpen, kLingering, kClosed };
 
+  void Decide(std::string_view data);
+  void BecomeHttp2(std::string_view data);
   void Consume(std::string_view data);
   void AfterExchange();
   void EnterTunnel();
   void FeedPending();
   void StopReading();
   void GoOnReading();
-  void Linger();
+  void ShutDown();
   void BeginLinger();
-  bool StillSending();
-  MonoTime linger_time() const;
+  void SetHeaderDeadline();
   void SetIdleDeadline();
   static void OnDeadline(void* self);
 
@@ -74,7 +77,9 @@ class H1Session final : public Session, public StreamReceiver, public CodecRecei
   Deadline deadline_;
   std::unique_ptr<Exchange> exchange_;
   std::string pending_;
+  Linger linger_;
   State state_ = State::kOpen;
+  bool undecided_ = false;       // It may turn out to be HTTP/2.
   bool feeding_ = false;
   bool reading_ = true;
   bool header_timer_ = false;
@@ -83,8 +88,6 @@ class H1Session final : public Session, public StreamReceiver, public CodecRecei
   bool takes_trailers_ = false;  // The client of the moment said so.
   bool old_client_ = false;      // HTTP/1.0.
   bool cut_ = false;             // The end of lingering is a reset.
-  size_t unsent_ = 0;            // While lingering, when it was last looked at.
-  MonoTime moved_ = 0;           // While lingering: when the client last took something.
 };
 
 }  // namespace penstock

@@ -10,6 +10,7 @@
 #include "proxy/net/proxy_protocol_stream.h"
 #include "proxy/request/exchange.h"
 #include "proxy/request/h1_session.h"
+#include "proxy/request/h2_session.h"
 
 namespace penstock {
 
@@ -41,6 +42,12 @@ Entrance EntranceOf(const config::Listener& listener, size_t place) {
   Entrance entrance;
   entrance.listener = place;
   entrance.debug_headers = listener.debug_headers;
+  const auto speaks = [&](std::string_view name) {
+    return std::find(listener.protocols.begin(), listener.protocols.end(), name) !=
+           listener.protocols.end();
+  };
+  entrance.http1 = speaks("http1");
+  entrance.h2 = speaks("http2");
   entrance.proxy_header = listener.proxy_protocol == config::ProxyProtocol::kRequired;
   for (const std::string& range : listener.proxy_protocol_from) {
     const std::optional<IpRange> parsed = ParseIpRange(range);
@@ -57,6 +64,7 @@ CodecLimits LimitsOf(const config::Server& server) {
   out.header_bytes = limits.header_bytes;
   out.header_count = limits.header_count;
   out.request_line_bytes = limits.request_line_bytes;
+  out.h2.concurrent_streams = limits.streams_per_connection;
   return out;
 }
 
@@ -109,8 +117,8 @@ void SessionSet::Accept(std::unique_ptr<Stream> stream, std::shared_ptr<const En
     context_.totals.connections.fetch_sub(1);
     return;
   }
-  context_.metrics.client_connections.Add(+1);
   context_.metrics.client_connections_total.Add();
+  Count(ClientProtocol::kHttp1, +1);    // Until it says otherwise.
   if (entrance->listener >= doors_.size() || doors_[entrance->listener].context() == nullptr) {
     return Begin(std::move(stream), std::move(entrance));
   }
@@ -129,13 +137,22 @@ void SessionSet::Accept(std::unique_ptr<Stream> stream, std::shared_ptr<const En
 }
 
 void SessionSet::Begin(std::unique_ptr<Stream> stream, std::shared_ptr<const Entrance> entrance) {
-  sessions_.push_back(
-      std::make_unique<H1Session>(*this, context_, std::move(stream), std::move(entrance)));
+  if (stream->alpn() == "h2" || !entrance->http1) {
+    sessions_.push_back(
+        std::make_unique<H2Session>(*this, context_, std::move(stream), std::move(entrance)));
+  } else {
+    sessions_.push_back(
+        std::make_unique<H1Session>(*this, context_, std::move(stream), std::move(entrance)));
+  }
+  Count(ClientProtocol::kHttp1, -1);    // As what it was accepted.
+  Count(sessions_.back()->protocol(), +1);
   sessions_.back()->index_ = sessions_.size() - 1;
 }
 
 void SessionSet::Remove(Session& session) {
   const size_t index = session.index_;
+  context_.totals.connections.fetch_sub(1);
+  Count(session.protocol(), -1);
   CHECK(sessions_[index].get() == &session);
   context_.turn.Bury(std::move(sessions_[index]));
   if (index + 1 != sessions_.size()) {
@@ -143,12 +160,23 @@ void SessionSet::Remove(Session& session) {
     sessions_[index]->index_ = index;
   }
   sessions_.pop_back();
-  Uncount(1);
 }
 
+void SessionSet::Replace(Session& session, std::unique_ptr<Session> next) {
+  Count(session.protocol(), -1);
+  Count(next->protocol(), +1);
+  next->index_ = session.index_;
+  context_.turn.Bury(std::exchange(sessions_[session.index_], std::move(next)));
+}
+
+// Those that were in their handshake.
 void SessionSet::Uncount(uint32_t connections) {
   context_.totals.connections.fetch_sub(connections);
-  context_.metrics.client_connections.Add(-static_cast<int64_t>(connections));
+  Count(ClientProtocol::kHttp1, -static_cast<int64_t>(connections));
+}
+
+void SessionSet::Count(ClientProtocol protocol, int64_t connections) {
+  context_.metrics.Connections(protocol).Add(connections);
 }
 
 void SessionSet::CloseHandshakes() {

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "proxy/backends/worker_metrics.h"
 #include "proxy/base/ip.h"
 #include "proxy/http/codec.h"
 #include "proxy/http/error_reply.h"
@@ -29,6 +30,7 @@ class SessionSet;
 struct Entrance {
   bool debug_headers = false;
   size_t listener = 0;           // Its place among those of the worker; the place of its TlsDoor.
+  bool http1 = true, h2 = true;  // What is spoken there.
   bool proxy_header = false;             // Connections begin with one (net/proxy_protocol.h) ...
   std::vector<IpRange> proxy_header_from;  // ... sent by these; empty: by everybody.
 };
@@ -57,8 +59,9 @@ class Session {
   // Whoever stops because of it hears of OnClientWritable.
   virtual bool above_mark(MessageId id) = 0;
   // The exchange is over, answered whole; it is given back to the worker.
-  virtual void ExchangeDone(Exchange& exchange, bool request_complete) = 0;
-  virtual std::string_view protocol() const = 0;   // "HTTP/1.1", for the access log.
+  virtual void ExchangeDone(MessageId id, bool request_complete) = 0;
+  virtual ClientProtocol protocol() const = 0;
+  virtual std::string_view version() const = 0;   // "HTTP/1.1", for the access log.
   std::string_view peer() const { return stream_->peer(); }
   bool secure() const { return stream_->secure(); }
   bool debug_headers() const { return entrance_->debug_headers; }
@@ -131,11 +134,13 @@ class SessionSet {
 
   // --- for its sessions ---
   void Remove(Session& session);
+  void Replace(Session& session, std::unique_ptr<Session> next);  // On the same connection.
 
  private:
   void Begin(std::unique_ptr<Stream> stream, std::shared_ptr<const Entrance> entrance);
   void CloseHandshakes();
   void Uncount(uint32_t connections);
+  void Count(ClientProtocol protocol, int64_t connections);
 
   WorkerContext& context_;
   std::vector<std::unique_ptr<Session>> sessions_;

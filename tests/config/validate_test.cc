@@ -94,6 +94,19 @@ TEST(Validate, APortIsListenedOnOnce) {
       << "port 0 is any free one";
 }
 
+TEST(Validate, AListenerSpeaksProtocolsThatThereAre) {
+  const auto said = [](std::string_view list) {
+    return WithPoolA("server: {listeners: [{protocols: " + std::string(list) + "}]}\n");
+  };
+  EXPECT_EQ(said("[http2]"), "");
+  EXPECT_EQ(said("[http2, http1]"), "");
+  EXPECT_EQ(said("[]"), "p:3:34: server.listeners[0].protocols: is empty; http1 or http2, or both\n");
+  EXPECT_EQ(said("[http1, h3]"),
+            "p:3:42: server.listeners[0].protocols[1]: unknown protocol \"h3\"; http1 or http2\n");
+  EXPECT_EQ(said("[http1, http1]"),
+            "p:3:42: server.listeners[0].protocols[1]: \"http1\" stands there twice\n");
+}
+
 TEST(Validate, TheProxyIsNotItsOwnBackend) {
   EXPECT_EQ(Messages("server: {listeners: [\"0.0.0.0:80\"]}\n"
                      "pools: [{name: a, backends: [\"localhost:80\"]}]\n"),

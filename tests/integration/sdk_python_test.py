@@ -179,5 +179,40 @@ class LeavingTest(PythonSdkTest):
         self.assertEqual(self.ask(model="slow-emulated", max_tokens=1).usage.completion_tokens, 1)
 
 
+class Http2Test(PythonSdkTest):
+    """The SDK over HTTP/2 by prior knowledge: its httpx with Debian's h2."""
+
+    @classmethod
+    def connect(cls, **options):
+        return super().connect(http_client=openai.DefaultHttpxClient(http1=False, http2=True), **options)
+
+    def test_a_chat_is_answered_over_http2(self):
+        raw = self.client.chat.completions.with_raw_response.create(
+            model="lexicon-5m", messages=QUESTION, temperature=0)
+        self.assertEqual(raw.http_response.http_version, "HTTP/2")
+        self.assertEqual(raw.parse().choices[0].message.content, TURBINE)
+
+    def test_a_stream_tells_the_same_answer(self):
+        for seed in range(2):
+            with self.ask(stream=True, seed=seed) as stream:
+                self.assertEqual("".join(chunk.choices[0].delta.content or "" for chunk in stream), TURBINE)
+
+    def test_a_crowd_shares_one_connection(self):
+        before = self.sdk.metric("penstock_client_connections_total")
+        with concurrent.futures.ThreadPoolExecutor(SIDE_BY_SIDE) as crowd:
+            answers = list(crowd.map(lambda seed: self.ask(temperature=1, seed=seed, max_tokens=16), range(48)))
+        self.assertEqual({answer.choices[0].finish_reason for answer in answers} - {"stop", "length"}, set())
+        self.assertLessEqual(self.sdk.metric("penstock_client_connections_total") - before, 1)
+
+    def test_errors_are_told_as_over_http1(self):
+        self.refused(openai.NotFoundError, lambda: self.ask(model="nobody-s"))
+        self.refused(openai.AuthenticationError, lambda: self.ask(model="guarded"))
+
+    def test_a_stream_that_breaks_off_is_an_error(self):
+        with self.assertRaises(openai.APIError):
+            with self.ask(model="broken", stream=True) as stream:
+                list(stream)
+
+
 if __name__ == "__main__":
     stack.main()

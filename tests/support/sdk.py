@@ -34,7 +34,7 @@ _CAUSES = re.compile(r"CERTIFICATE_VERIFY_FAILED|self-signed certificate[\w ]*|C
 _out_of_reach = []  # Why, once it is known: each class of a test would find out anew.
 
 
-def _fetch(*argv, env=None):
+def fetch(*argv, env=None):
     """Runs an installer; a failure skips the test, or fails it under CI."""
     try:
         if not _out_of_reach:
@@ -65,14 +65,14 @@ def _installed(stamp, what):
         return False
 
 
-def _virtual_environment(name, package):
+def virtual_environment(name, package):
     """The folder of a virtual environment that holds `package`."""
     folder = os.path.join(FOLDER, name)
     stamp, what = os.path.join(folder, "installed"), f"{package} {sys.version}"
     if not _installed(stamp, what):
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        _fetch(os.path.join(folder, "bin/pip"), "install", "--quiet", "--disable-pip-version-check",
-               "--retries", "2", "--only-binary", ":all:", package)
+        fetch(os.path.join(folder, "bin/pip"), "install", "--quiet", "--disable-pip-version-check",
+              "--retries", "2", "--only-binary", ":all:", package)
         with open(stamp, "w", encoding="utf-8") as file:
             file.write(what)
     return folder
@@ -85,7 +85,7 @@ def python_sdk():
 
 def python_package(name, package):
     """Makes the modules of `package` importable, from an environment of that name."""
-    folder = _virtual_environment(name, package)
+    folder = virtual_environment(name, package)
     packages = os.path.join(folder, f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages")
     if packages not in sys.path:
         sys.path.insert(0, packages)
@@ -93,15 +93,15 @@ def python_package(name, package):
 
 def node_sdk():
     """(node, folder): a Node and a folder whose scripts can import "openai"."""
-    programs = os.path.join(_virtual_environment("node", NODE), "bin")
+    programs = os.path.join(virtual_environment("node", NODE), "bin")
     folder = os.path.join(FOLDER, "npm")
     stamp, what = os.path.join(folder, "installed"), f"{NODE_SDK} {NODE}"
     if not _installed(stamp, what):
         os.makedirs(folder, exist_ok=True)
         # `npm` is a script that looks for `node` on the path.
-        _fetch(os.path.join(programs, "npm"), "install", "--prefix", folder, "--no-save", "--ignore-scripts",
-               "--no-audit", "--no-fund", "--fetch-retries=1", NODE_SDK,
-               env={"PATH": f"{programs}:{os.environ['PATH']}"})
+        fetch(os.path.join(programs, "npm"), "install", "--prefix", folder, "--no-save", "--ignore-scripts",
+              "--no-audit", "--no-fund", "--fetch-retries=1", NODE_SDK,
+              env={"PATH": f"{programs}:{os.environ['PATH']}"})
         with open(stamp, "w", encoding="utf-8") as file:
             file.write(what)
     return os.path.join(programs, "node"), folder

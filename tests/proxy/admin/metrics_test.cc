@@ -84,7 +84,9 @@ TEST(Metrics, SumsTheCellsOfAllWorkers) {
   world.workers[0].Pool("main").AddRequest(200, true, 100 * kMillisecond);
   world.workers[1].Pool("main").AddRequest(200, true, 700 * kMillisecond);
   world.workers[1].Pool("main").AddRequest(418, false, kSecond);
-  world.workers[0].client_connections.Add(3);
+  world.workers[0].Connections(ClientProtocol::kHttp1).Add(3);
+  world.workers[1].Connections(ClientProtocol::kHttp2).Add(2);
+  world.workers[1].AddFlood("resets");
   const std::string text = RenderMetrics(world.At(kNow));
   EXPECT_EQ(ValueOf(text, R"(penstock_http_requests_total{pool="main",code="200",stream="true"})"), "2");
   EXPECT_EQ(ValueOf(text, R"(penstock_http_requests_total{pool="main",code="other",stream="false"})"), "1");
@@ -93,7 +95,9 @@ TEST(Metrics, SumsTheCellsOfAllWorkers) {
   EXPECT_EQ(ValueOf(text, R"(penstock_http_request_duration_seconds_bucket{pool="main",le="0.8"})"), "2");
   EXPECT_EQ(ValueOf(text, R"(penstock_http_request_duration_seconds_bucket{pool="main",le="+Inf"})"), "3");
   EXPECT_EQ(ValueOf(text, R"(penstock_http_request_duration_seconds_sum{pool="main"})"), "1.8");
-  EXPECT_EQ(ValueOf(text, "penstock_client_connections"), "3");
+  EXPECT_EQ(ValueOf(text, R"(penstock_client_connections{protocol="http1"})"), "3");
+  EXPECT_EQ(ValueOf(text, R"(penstock_client_connections{protocol="http2"})"), "2");
+  EXPECT_EQ(ValueOf(text, R"(penstock_client_h2_floods_total{limit="resets"})"), "1");
 }
 
 TEST(Metrics, LabelSetsThatAreKnownStartAtZero) {

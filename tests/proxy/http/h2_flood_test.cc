@@ -45,6 +45,54 @@ TEST(H2Frames, AreFoundHoweverTheBytesAreCut) {
   }
 }
 
+TEST(H2Frames, AHeadIsUnderWayUntilItsLastByte) {
+  const std::string whole = h2::Hello() + h2::Headers(1, h2::Post(), 0);
+  const std::string half = h2::Frame(1, h2::kEndStream, 3, h2::Block(h2::Get()));
+  const std::string more = h2::Frame(9, h2::kEndHeaders, 3, "");
+  const auto inside = [](std::string_view bytes) {
+    H2FrameScan scan(h2::kPreface.size());
+    while (!bytes.empty()) bytes.remove_prefix(scan.Take(bytes));
+    return scan.inside_head();
+  };
+  EXPECT_TRUE(inside(""));
+  EXPECT_TRUE(inside(h2::kPreface));
+  EXPECT_FALSE(inside(whole));
+  EXPECT_TRUE(inside(whole.substr(0, whole.size() - 1)));
+  EXPECT_TRUE(inside(whole + half));
+  EXPECT_FALSE(inside(whole + half + more));
+  EXPECT_TRUE(inside(whole + h2::Data(1, "abc").substr(0, 5)));   // Of what kind is not known.
+  EXPECT_FALSE(inside(whole + h2::Data(1, "abc").substr(0, 10)));
+  EXPECT_TRUE(inside(whole + h2::Ping().substr(0, 10)));
+}
+
+TEST(H2Frames, AClientSaysNothingInAStreamThatItHasEnded) {
+  H2OpenToPeer streams;
+  EXPECT_TRUE(streams.Take(Head(Type::kHeaders, 0, 1)));
+  EXPECT_TRUE(streams.Take(Head(Type::kHeaders, H2FrameHead::kEndStream, 5)));
+  EXPECT_TRUE(streams.Take(Head(Type::kData, 0, 1)));
+  EXPECT_TRUE(streams.Take(Head(Type::kHeaders, H2FrameHead::kEndStream, 1)));   // Trailers.
+  for (const uint32_t stream : {1, 3, 5}) {   // 3 was left out, which closes it.
+    EXPECT_FALSE(streams.Take(Head(Type::kData, 0, stream))) << stream;
+    EXPECT_FALSE(streams.Take(Head(Type::kHeaders, 0, stream))) << stream;
+    EXPECT_TRUE(streams.Take(Head(Type::kRstStream, 0, stream))) << stream;
+    EXPECT_TRUE(streams.Take(Head(Type::kWindowUpdate, 0, stream))) << stream;
+  }
+  EXPECT_TRUE(streams.Take(Head(Type::kHeaders, 0, 7)));
+  EXPECT_TRUE(streams.Take(Head(Type::kRstStream, 0, 7)));
+  EXPECT_FALSE(streams.Take(Head(Type::kData, 0, 7)));
+  EXPECT_TRUE(streams.Take(Head(Type::kData, 0, 9)));   // Idle: another error than this one.
+}
+
+TEST(H2Frames, OfVeryManyOpenStreamsTheOldestAreForgotten) {
+  H2OpenToPeer streams;
+  for (uint32_t i = 0; i <= H2OpenToPeer::kMax; ++i) {
+    EXPECT_TRUE(streams.Take(Head(Type::kHeaders, 0, 2 * i + 1)));
+  }
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE(streams.Take(Head(Type::kData, H2FrameHead::kEndStream, 1)));
+  EXPECT_TRUE(streams.Take(Head(Type::kData, H2FrameHead::kEndStream, 3)));
+  EXPECT_FALSE(streams.Take(Head(Type::kData, H2FrameHead::kEndStream, 3)));
+}
+
 TEST(H2Flood, ResetsMayComeInABurstAndThenAtARate) {
   H2Flood flood({.reset_burst = 10, .resets_per_second = 2}, true);
   const H2FrameHead reset = Head(Type::kRstStream, 0, 1, 4);
