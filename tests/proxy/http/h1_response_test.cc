@@ -71,9 +71,9 @@ TEST(H1Response, A101IsTakenOnlyWhereItWasAskedForAndOpensATunnel) {
   const std::string switching =
       "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n";
   EXPECT_EQ(ParseAtEverySplit(switching), "error 502 unasked_upgrade\nnot reusable");
-  EXPECT_EQ(ParseAtEverySplit(switching + "HTTP/1.1 200 OK\r\n\r\n", {.upgrade = true}),
+  EXPECT_EQ(ParseAtEverySplit(switching + "HTTP/1.1 200 OK\r\n\r\n", {.end = true, .upgrade = true}),
             "response 1 101 Switching Protocols body=none close\n  Upgrade: x\n  Connection: upgrade\n"
-            "body HTTP/1.1 200 OK\r\n\r\n\nnot reusable");
+            "body HTTP/1.1 200 OK\r\n\r\n\nend 1\nnot reusable");
   EXPECT_EQ(ParseAtEverySplit("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", {.upgrade = true}),
             "response 1 200 OK body=length 2\n  Content-Length: 2\nbody ok\nend 1\nreusable");
 }
