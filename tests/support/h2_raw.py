@@ -88,7 +88,12 @@ class H2Raw:
             return False
 
     def headers(self, stream, fields, end=True):
-        return self.send(frame(HEADERS, END_HEADERS | (END_STREAM if end else 0), stream, block(fields)))
+        whole = block(fields)
+        pieces = [whole[i:i + 16384] for i in range(0, max(1, len(whole)), 16384)]
+        return self.send(b"".join(
+            frame(CONTINUATION if i else HEADERS,
+                  (END_STREAM if end and not i else 0) | (END_HEADERS if i == len(pieces) - 1 else 0), stream, piece)
+            for i, piece in enumerate(pieces)))
 
     def data(self, stream, data, end=False):
         return self.send(frame(DATA, END_STREAM if end else 0, stream, data))
