@@ -154,7 +154,7 @@ TEST(H2Hostile, AMessageThatTurnsOutMalformedIsReset) {
        "1 told reset 3; RST_STREAM 1 code 3; "},
       {"data after a reset", h2::Headers(1, Post(), 0) + h2::Data(1, "a") + h2::Reset(1, 8) +
                                  h2::Data(1, "b") + h2::Headers(3, Get()),
-       "1 told reset 8; 3 told end; "},
+       "1 told reset 8; GOAWAY last 1 code 5; error stream_closed "},
   };
   for (const Case& test : cases) Check(CodecRole::kServer, test);
 }
@@ -223,8 +223,9 @@ TEST(H2Hostile, StreamIdsOnlyGrow) {
                              "5 told end; GOAWAY last 5 code 5; error stream_closed "});
   Check(CodecRole::kServer, {"data after the end", h2::Headers(5, Get()) + h2::Data(5, "x"),
                              "5 told end; GOAWAY last 5 code 5; error stream_closed "});
-  // A late frame of a stream that was never opened is thrown away: we cannot know better.
-  Check(CodecRole::kServer, {"smaller", h2::Headers(5, Get()) + h2::Headers(3, Get()), "5 told end; "});
+  // One that was left out is closed with the next (RFC 9113 5.1.1).
+  Check(CodecRole::kServer, {"smaller", h2::Headers(5, Get()) + h2::Headers(3, Get()),
+                             "5 told end; GOAWAY last 5 code 5; error stream_closed "});
 }
 
 TEST(H2Hostile, ThePrefaceIsLookedAt) {
