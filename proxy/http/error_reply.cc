@@ -14,7 +14,8 @@ constexpr std::string_view kRateLimit = "rate_limit_error";
 constexpr std::string_view kServerFault = "server_error";
 
 // In the order of ReplyCode. The fourth column is the error word of RFC 9209; the last
-// one is false for what would fail again and for what would add to an overload.
+// one is false for what would fail again and for what would add to an overload; a full
+// queue's retry-after spreads those who come back over the time that it takes to clear.
 constexpr ReplyInfo kReplies[] = {
     {400, kClientFault, "bad_request", "http_request_error", false},
     {401, kClientFault, "invalid_api_key", "http_request_denied", false},
@@ -25,7 +26,7 @@ constexpr ReplyInfo kReplies[] = {
     {413, kClientFault, "request_too_large", "http_request_error", false},
     {414, kClientFault, "uri_too_long", "http_request_error", false},
     {415, kClientFault, "unsupported_media_type", "http_request_error", false},
-    {429, kRateLimit, "queue_full", "connection_limit_reached", false},
+    {429, kRateLimit, "queue_full", "connection_limit_reached", true},
     {431, kClientFault, "headers_too_large", "http_request_error", false},
     {500, kServerFault, "internal_error", "proxy_internal_error", false},
     {501, kClientFault, "not_implemented", "http_request_error", false},

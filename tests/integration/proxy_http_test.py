@@ -340,7 +340,6 @@ class FramingTest(HttpTest):
         b"GET / HTTP/1.1\r\n\r\n": 400,
         b"GET /a b HTTP/1.1\r\nhost: a\r\n\r\n": 400,
         b"POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n": 400,
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n": 505,
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n": 400,
     }
 

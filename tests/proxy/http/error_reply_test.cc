@@ -38,11 +38,11 @@ TEST(ErrorReply, EveryCodeHasItsRow) {
 }
 
 TEST(ErrorReply, OnlyWhatMayGoBetterNextTimeIsToBeRetried) {
-  for (const ReplyCode code :
-       {ReplyCode::kBackendReset, ReplyCode::kNoHealthyBackend, ReplyCode::kDraining}) {
+  for (const ReplyCode code : {ReplyCode::kBackendReset, ReplyCode::kNoHealthyBackend,
+                               ReplyCode::kDraining, ReplyCode::kQueueFull}) {
     EXPECT_TRUE(InfoOf(code).should_retry) << InfoOf(code).code;
   }
-  for (const ReplyCode code : {ReplyCode::kBadRequest, ReplyCode::kQueueFull, ReplyCode::kOverloaded,
+  for (const ReplyCode code : {ReplyCode::kBadRequest, ReplyCode::kOverloaded,
                                ReplyCode::kFirstTokenTimeout, ReplyCode::kDeadlineExceeded}) {
     EXPECT_FALSE(InfoOf(code).should_retry) << InfoOf(code).code;
   }
