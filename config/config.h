@@ -14,7 +14,9 @@
 #include "absl/time/time.h"
 #include "config/connections.h"
 #include "config/forwarding.h"
+#include "config/limits.h"
 #include "config/listener.h"
+#include "config/overload.h"
 #include "config/timing.h"
 #include "config/tls.h"
 
@@ -25,20 +27,6 @@ struct Location {
   int line = 0, column = 0;
 };
 
-// Requests beyond a limit get the clear answer named beside it.
-struct Limits {
-  uint64_t header_bytes = 60 * 1024;         // Request line and header fields; 431.
-  uint32_t header_count = 100;               // 431.
-  uint64_t request_line_bytes = 8 * 1024;    // 414.
-  uint64_t request_body = 10 * 1024 * 1024;  // Buffered (inference) bodies; 413.
-  uint64_t buffered_bytes = 512 * 1024 * 1024;  // Sum of buffered bodies of all requests; 503.
-  uint32_t connections = 10'000;             // Client connections; closed at accept.
-  uint32_t requests = 10'000;                // Requests in progress; 503.
-  uint32_t streams_per_connection = 100;     // Requests of one HTTP/2 connection; refused.
-  uint32_t json_depth = 64;                  // 400.
-  uint64_t event_bytes = 1024 * 1024;        // One server-sent event; 502.
-};
-
 struct Server {
   std::vector<Listener> listeners;           // At least one; a default one if none is given.
   std::string admin_address = "127.0.0.1:9901";
@@ -47,11 +35,13 @@ struct Server {
   absl::Duration request_body_idle_timeout = absl::Seconds(30);
   absl::Duration keep_alive_timeout = absl::Seconds(75);   // Idle client connection.
   absl::Duration tls_handshake_timeout = absl::Seconds(10);
-  absl::Duration drain_timeout = absl::Seconds(30);        // After SIGTERM: requests.
-  absl::Duration drain_stream_timeout = absl::Seconds(120);  // After SIGTERM: streams.
+  absl::Duration drain_delay = absl::ZeroDuration();       // After SIGTERM: not ready, but serving.
+  absl::Duration drain_timeout = absl::Seconds(30);        // After that: requests.
+  absl::Duration drain_stream_timeout = absl::Seconds(120);  // After that: streams.
   PathNormalization path_normalization = PathNormalization::kNormalize;
   Forwarding forwarding;
   Limits limits;
+  Overload overload;
 };
 
 struct LoadBalancing {

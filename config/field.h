@@ -32,6 +32,7 @@ enum class Kind {
   kCount,        // uint32_t.
   kCountOrAuto,  // uint32_t; auto: 0.
   kBytes,        // uint64_t: 8MiB.
+  kBytesOrAuto,  // uint64_t; auto: 0.
   kDuration,     // absl::Duration: 250ms.
   kShare,        // double: 50%.
   kNumber,       // double.

@@ -75,6 +75,10 @@ template <auto kMember>
 constexpr Field Bytes(std::string_view key, std::string_view effect, double min, double max) {
   return Row<kMember, uint64_t>(Kind::kBytes, key, effect, min, max);
 }
+template <auto kMember>
+constexpr Field BytesOrAuto(std::string_view key, std::string_view effect, double min, double max) {
+  return Row<kMember, uint64_t>(Kind::kBytesOrAuto, key, effect, min, max);
+}
 constexpr double kMs = 0.001;
 constexpr double kHour = 3600;
 template <auto kMember>
@@ -221,9 +225,12 @@ constexpr Field kServerTimeoutFields[] = {
         "keep_alive", "A client connection without a request is closed after this."),
     Time<&Server::tls_handshake_timeout>("tls_handshake",
                                          "From accept to the end of the TLS handshake; then closed."),
-    Time<&Server::drain_timeout>("drain", "After SIGTERM: how long requests may still run.", 0),
+    Time<&Server::drain_delay>("drain_delay",
+                               "After SIGTERM: not ready, but serving still, for balancers to notice.",
+                               0),
+    Time<&Server::drain_timeout>("drain", "After that: how long requests may still run.", 0),
     Time<&Server::drain_stream_timeout>(
-        "drain_streams", "After SIGTERM: how long streaming answers may still run.", 0),
+        "drain_streams", "After that: how long streaming answers may still run.", 0),
 };
 constexpr Section kServerTimeouts = {.fields = kServerTimeoutFields};
 
@@ -240,6 +247,9 @@ constexpr Field kLimitFields[] = {
                                    kMiB, 1024 * kGiB),
     Count<&Limits::connections>("connections", "Client connections; beyond: closed at once.", 1,
                                 1e6),
+    Count<&Limits::accepts_per_second>(
+        "accepts_per_second", "New client connections a second; more wait in the kernel. 0: no limit.",
+        0, 1e6),
     Count<&Limits::requests>("requests", "Requests in progress; beyond: 503.", 1, 1e6),
     Count<&Limits::streams_per_connection>(
         "streams_per_connection",
@@ -278,6 +288,25 @@ constexpr Field kForwardingFields[] = {
 };
 constexpr Section kForwarding = {.fields = kForwardingFields};
 
+constexpr Field kOverloadFields[] = {
+    BytesOrAuto<&Overload::memory_limit>(
+        "memory_limit", "What shares are of; auto: the cgroup's limit, else the machine's memory.",
+        16 * kMiB, 1024 * 1024 * kGiB),
+    Share<&Overload::shorten_idle>("shorten_idle", "From here idle connections are kept for less long.",
+                                   0.01),
+    Share<&Overload::close_after_answer>(
+        "close_after_answer", "From here connections close after their answer, and caches are emptied.",
+        0.01),
+    Share<&Overload::reject_requests>("reject_requests", "From here new requests get 503.", 0.01),
+    Share<&Overload::stop_accepting>("stop_accepting",
+                                     "From here new connections wait in the kernel.", 0.01),
+    Time<&Overload::loop_delay_from>(
+        "loop_delay_from", "When turns are later than this, new requests begin to get 503. 0s: never.",
+        0),
+    Time<&Overload::loop_delay_full>("loop_delay_full", "When turns are so late, every one does."),
+};
+constexpr Section kOverload = {.fields = kOverloadFields};
+
 constexpr Field kServerFields[] = {
     List<&Server::listeners>("listeners", kListener,
                              "Where clients connect; none: one on 127.0.0.1:8080.", 16),
@@ -292,6 +321,7 @@ constexpr Field kServerFields[] = {
         "slash is 400 in any case."),
     Part<&Server::forwarding>("forwarding", kForwarding,
                               "Who the client is, and what backends are told of it."),
+    Part<&Server::overload>("overload", kOverload, "What is given up when there is too much to do."),
 };
 constexpr Section kServer = {.fields = kServerFields};
 

@@ -106,6 +106,8 @@ class SchemaWriter {
             field.min, field.max);
       case Kind::kBytes:
         return Pattern("[0-9.]+(B|KiB|MiB|GiB)");
+      case Kind::kBytesOrAuto:
+        return Pattern("auto|[0-9.]+(B|KiB|MiB|GiB)");
       case Kind::kDuration:
         return Pattern("[0-9.]+(ms|s|m|h)");
       case Kind::kShare:

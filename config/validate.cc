@@ -130,6 +130,7 @@ class Validator {
     }
     for (size_t i = 0; i < server.listeners.size(); ++i) CheckProxyProtocol(i);
     CheckForwarding();
+    CheckOverload(server.overload);
     const Limits& limits = server.limits;
     if (limits.request_line_bytes > limits.header_bytes) {
       Error("server.limits.request_line_bytes",
@@ -219,6 +220,23 @@ class Validator {
       Error(fmt::format("{}.upgrades[{}]", path, i),
             fmt::format("\"{}\" cannot be passed on; the only protocol to change to is websocket",
                         pool.upgrades[i]));
+    }
+  }
+
+  // Each step is more than the one before: what costs clients most comes last.
+  void CheckOverload(const Overload& overload) {
+    const std::pair<std::string_view, double> steps[] = {
+        {"shorten_idle", overload.shorten_idle},
+        {"close_after_answer", overload.close_after_answer},
+        {"reject_requests", overload.reject_requests},
+        {"stop_accepting", overload.stop_accepting}};
+    for (size_t i = 1; i < std::size(steps); ++i) {
+      if (steps[i].second >= steps[i - 1].second) continue;
+      Error(fmt::format("server.overload.{}", steps[i].first),
+            fmt::format("is less than {}, which costs clients less and comes first", steps[i - 1].first));
+    }
+    if (overload.loop_delay_full < overload.loop_delay_from) {
+      Error("server.overload.loop_delay_full", "is less than loop_delay_from");
     }
   }
 

@@ -64,6 +64,7 @@ std::string ShowNumber(const Field& field, double number) {
     case Kind::kDuration:
       return ShowUnits(number, kTimeUnits);
     case Kind::kBytes:
+    case Kind::kBytesOrAuto:
       return ShowUnits(number, kByteUnits);
     case Kind::kShare:
       return fmt::format("{:g}%", number * 100);
@@ -111,6 +112,7 @@ std::string StoreNumber(const Field& field, std::string_view text, double& numbe
       wrong = ParseUnits(text, kTimeUnits, "duration", number);
       break;
     case Kind::kBytes:
+    case Kind::kBytesOrAuto:
       wrong = ParseUnits(text, kByteUnits, "size", number);
       break;
     case Kind::kShare:
@@ -233,12 +235,16 @@ std::string StoreScalar(const Field& field, std::string_view text, void* object)
       [[fallthrough]];
     case Kind::kCount:
     case Kind::kBytes:
+    case Kind::kBytesOrAuto:
     case Kind::kDuration:
     case Kind::kShare:
     case Kind::kNumber: {
       double number = 0;
-      if (std::string wrong = StoreNumber(field, text, number); !wrong.empty()) return wrong;
-      if (field.kind == Kind::kBytes) {
+      const bool bytes = field.kind == Kind::kBytes || field.kind == Kind::kBytesOrAuto;
+      if (field.kind != Kind::kBytesOrAuto || text != "auto") {
+        if (std::string wrong = StoreNumber(field, text, number); !wrong.empty()) return wrong;
+      }
+      if (bytes) {
         As<uint64_t>(value) = static_cast<uint64_t>(number);
       } else if (field.kind == Kind::kDuration) {
         As<absl::Duration>(value) = absl::Nanoseconds(std::llround(number * 1e9));
@@ -268,6 +274,9 @@ std::string ShowScalar(const Field& field, const void* object) {
       [[fallthrough]];
     case Kind::kCount:
       return std::to_string(As<uint32_t>(value));
+    case Kind::kBytesOrAuto:
+      if (As<uint64_t>(value) == 0) return "auto";
+      [[fallthrough]];
     case Kind::kBytes:
       return ShowNumber(field, static_cast<double>(As<uint64_t>(value)));
     case Kind::kDuration:
@@ -314,6 +323,8 @@ std::string DescribeKind(const Field& field) {
       return range("auto, or count");
     case Kind::kBytes:
       return range("size");
+    case Kind::kBytesOrAuto:
+      return range("auto, or size");
     case Kind::kDuration:
       return range("duration");
     case Kind::kShare:

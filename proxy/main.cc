@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <iostream>
 #include <random>
 #include <string>
@@ -32,16 +33,21 @@ void OpenStandardStreams() {
 int main(int argc, char** argv) {
   using namespace penstock;
   OpenStandardStreams();
+  std::signal(SIGXFSZ, SIG_IGN);  // A log that may not grow shows as an error of its write.
   CLI::App app{"penstock: sends each LLM request to the node that will answer it soonest"};
   app.require_subcommand(1);
   app.set_version_flag("--version", "penstock " PENSTOCK_VERSION);
   int exit_code = kExitOk;
 
   std::string file;
+  std::string takeover;
   CLI::App* serve = app.add_subcommand("serve", "Serve as a policy file says");
   serve->add_option("-c,--config", file, "The policy file")->required();
+  serve->add_option("--takeover", takeover,
+                    "A unix socket: take over from the process that offers it, then offer it to the next");
   serve->callback([&] {
-    Server server(file, std::random_device{}() | uint64_t{std::random_device{}()} << 32);
+    const uint64_t seed = std::random_device{}() | uint64_t{std::random_device{}()} << 32;
+    Server server({file, takeover, {argv, argv + argc}}, seed);
     if (const absl::Status status = server.Run(); !status.ok()) {
       std::cerr << S(status.message()) << '\n';
       exit_code = kExitWrong;

@@ -60,6 +60,17 @@ void Server::GatherDecisions(std::string_view request_id, AdminSources::Jsons do
   }
 }
 
+uint64_t Server::AccessLinesDropped() const {
+  uint64_t dropped = lines_dropped_ + (access_log_ != nullptr ? access_log_->dropped() : 0);
+  for (const auto& log : old_logs_) dropped += log->dropped();
+  return dropped;
+}
+
+uint64_t Server::GenerationsAlive() {
+  std::erase_if(generations_, [](const auto& generation) { return generation.expired(); });
+  return generations_.size();
+}
+
 TlsStatus Server::TlsNow() const {
   return {.certificates = tls_.expiries(),
           .accepted = tls_.accepted(),
@@ -80,10 +91,19 @@ AdminSources Server::Sources() {
     for (const auto& [name, cache] : caches_) out.push_back(cache);
     return out;
   };
-  sources.policy = [this] { return policy_; };
+  sources.policy = [this] {
+    PolicyStatus status = policy_;
+    status.alive = GenerationsAlive();
+    return status;
+  };
   sources.tls = [this] { return TlsNow(); };
+  sources.overload = [this] {
+    OverloadStatus status = overload_.status();
+    status.access_lines_dropped = AccessLinesDropped();
+    return status;
+  };
   sources.config_text = [this] { return config::Show(*fleet_->config); };
-  sources.not_ready = [this] { return draining_ ? std::string("draining") : std::string(); };
+  sources.not_ready = [this] { return leaving_ ? std::string("draining") : std::string(); };
   sources.decisions = [this](std::string_view id, AdminSources::Jsons done) {
     GatherDecisions(id, std::move(done));
   };

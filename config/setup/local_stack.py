@@ -153,8 +153,9 @@ def engine_process(binaries, address, log, *, model=MODEL, ranks=2, device="cpu"
                     *more], log, env)
 
 
-def proxy_process(binaries, policy, log, *, more=(), env=None):
-    return Process("proxy", [os.path.join(binaries, "penstock"), "serve", "-c", policy, *more],
+def proxy_process(binaries, policy, log, *, more=(), env=None, before=()):
+    """`before`: words that start it, as those of prlimit."""
+    return Process("proxy", [*before, os.path.join(binaries, "penstock"), "serve", "-c", policy, *more],
                    log, env)
 
 

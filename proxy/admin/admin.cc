@@ -123,6 +123,7 @@ void AdminPages::Metrics(Answer answer) {
   if (sources_.caches) scrape->caches = sources_.caches();
   if (sources_.policy) scrape->policy = sources_.policy();
   if (sources_.tls) scrape->tls = sources_.tls();
+  if (sources_.overload) scrape->overload = sources_.overload();
   scrape->ready = !sources_.not_ready || sources_.not_ready().empty();
   scrape->version = sources_.version;
   scrape->revision = sources_.revision;
@@ -265,20 +266,29 @@ class ListeningAdmin final : public Admin {
                 }}) {}
 
   absl::Status Listen(Loop& loop, const Address& address) {
-    HttpServerOptions options;
-    options.body_bytes = 64 * 1024;
-    options.connections = 256;
-    auto server = HttpServer::Listen(loop, address, options,
-                                     [this](HttpRequest request, std::unique_ptr<HttpAnswer> answer) {
-      pages_.Handle(request, std::move(answer));
-    });
+    auto server = HttpServer::Listen(loop, address, Options(), Handler());
     if (!server.ok()) return server.status();
     server_ = *std::move(server);
     return absl::OkStatus();
   }
+  void Listen(Loop& loop, ListeningSocket socket) {
+    server_ = HttpServer::Listen(loop, std::move(socket), Options(), Handler());
+  }
   const Address& address() const override { return server_->address(); }
 
  private:
+  static HttpServerOptions Options() {
+    HttpServerOptions options;
+    options.body_bytes = 64 * 1024;
+    options.connections = 256;
+    return options;
+  }
+  HttpServer::Handler Handler() {
+    return [this](HttpRequest request, std::unique_ptr<HttpAnswer> answer) {
+      pages_.Handle(request, std::move(answer));
+    };
+  }
+
   AdminPages pages_;
   std::unique_ptr<HttpServer> server_;
 };
@@ -290,6 +300,12 @@ absl::StatusOr<std::unique_ptr<Admin>> Admin::Listen(Loop& loop, const Address& 
   auto admin = std::make_unique<ListeningAdmin>(loop, std::move(sources));
   if (auto status = admin->Listen(loop, address); !status.ok()) return status;
   return std::unique_ptr<Admin>(std::move(admin));
+}
+
+std::unique_ptr<Admin> Admin::Listen(Loop& loop, ListeningSocket socket, AdminSources sources) {
+  auto admin = std::make_unique<ListeningAdmin>(loop, std::move(sources));
+  admin->Listen(loop, std::move(socket));
+  return admin;
 }
 
 }  // namespace penstock

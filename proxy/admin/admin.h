@@ -44,6 +44,7 @@ struct PolicyStatus {
   bool last_reload_ok = true;
   std::string last_error;         // Of the last rejected file; empty: none.
   absl::Time accepted_at;
+  uint64_t alive = 1;             // Generations that something still uses.
   uint64_t accepted = 0;
   uint64_t rejected = 0;
 };
@@ -63,6 +64,15 @@ struct TlsStatus {
   bool last_ok = true;            // ... and whether what lies on disk is in force.
 };
 
+// How the proxy itself is.
+struct OverloadStatus {
+  uint64_t memory_used = 0;
+  uint64_t memory_limit = 0;      // 0: nobody says.
+  unsigned level = 0;             // 0: well. docs/metrics.md has the others.
+  uint64_t changes = 0;           // Of the level.
+  uint64_t access_lines_dropped = 0;
+};
+
 // What the admin pages tell and do that others own. All are called on the control
 // loop's thread; an empty function leaves its page or its figures out.
 struct AdminSources {
@@ -73,6 +83,7 @@ struct AdminSources {
   std::function<std::vector<std::shared_ptr<ResultCache>>()> caches;
   std::function<PolicyStatus()> policy;
   std::function<TlsStatus()> tls;
+  std::function<OverloadStatus()> overload;
   std::function<std::string()> config_text;                    // YAML, secrets masked.
   std::function<std::string()> not_ready;                      // Why; empty: ready.
   // The decision records of one request, or the newest ones for an empty id, each a
@@ -89,6 +100,7 @@ class Admin {
   // The error names the address and what to do.
   static absl::StatusOr<std::unique_ptr<Admin>> Listen(Loop& loop, const Address& address,
                                                        AdminSources sources);
+  static std::unique_ptr<Admin> Listen(Loop& loop, ListeningSocket socket, AdminSources sources);
   virtual ~Admin() = default;
   virtual const Address& address() const = 0;
 };

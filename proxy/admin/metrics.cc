@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "proxy/admin/families.h"
+#include "proxy/base/log.h"
 
 namespace penstock {
 namespace {
@@ -139,6 +140,17 @@ void AddWorkers(const Scrape& scrape, Families& families) {
     }
     families.Add("penstock_proxy_protocol_errors_total", {{"reason", kProxyHeaderFaultNames[i]}}, sum);
   }
+  const auto reason = [&](std::string_view name, std::string_view why, Cell WorkerMetrics::* member) {
+    double sum = 0;
+    for (const WorkerMetrics* worker : scrape.workers) {
+      sum += static_cast<double>((worker->*member).value());
+    }
+    families.Add(name, {{"reason", why}}, sum);
+  };
+  reason("penstock_accept_pauses_total", "rate", &WorkerMetrics::pauses_for_rate);
+  reason("penstock_accept_pauses_total", "memory", &WorkerMetrics::pauses_for_memory);
+  reason("penstock_shed_requests_total", "memory", &WorkerMetrics::shed_for_memory);
+  reason("penstock_shed_requests_total", "loop_delay", &WorkerMetrics::shed_for_delay);
   total("penstock_client_protocol_errors_total", &WorkerMetrics::protocol_errors);
   total("penstock_buffered_request_bytes", &WorkerMetrics::buffered_bytes);
   for (size_t i = 0; i < scrape.workers.size(); ++i) {
@@ -188,6 +200,17 @@ void AddPolicy(const Scrape& scrape, Families& families) {
   families.Add("penstock_config_info",
                {{"hash", fmt::format("{:016x}", policy.hash)},
                 {"generation", fmt::format("{}", policy.generation)}}, 1);
+  families.Add("penstock_config_generation", {}, static_cast<double>(policy.generation));
+  families.Add("penstock_config_generations_alive", {}, static_cast<double>(policy.alive));
+  const OverloadStatus& overload = scrape.overload;
+  families.Add("penstock_overload_level", {}, overload.level);
+  families.Add("penstock_overload_level_changes_total", {}, static_cast<double>(overload.changes));
+  families.Add("penstock_memory_used_bytes", {}, static_cast<double>(overload.memory_used));
+  families.Add("penstock_log_lines_dropped_total", {{"log", "access"}},
+               static_cast<double>(overload.access_lines_dropped));
+  families.Add("penstock_log_lines_dropped_total", {{"log", "process"}},
+               static_cast<double>(LogLinesDropped()));
+  families.Add("penstock_memory_limit_bytes", {}, static_cast<double>(overload.memory_limit));
 }
 
 }  // namespace

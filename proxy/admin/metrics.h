@@ -40,6 +40,7 @@ struct Scrape {
   std::vector<std::shared_ptr<ResultCache>> caches;
   PolicyStatus policy;
   TlsStatus tls;
+  OverloadStatus overload;
   bool ready = true;
   std::string version;
   std::string revision;

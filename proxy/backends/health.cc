@@ -10,6 +10,8 @@
 namespace penstock {
 namespace {
 
+constexpr MonoTime kOverslept = kSecond;
+
 // gRPC's own health service: a check of this path is a call of it.
 constexpr std::string_view kGrpcCheck = "/grpc.health.v1.Health/Check";
 
@@ -115,8 +117,11 @@ void HealthChecker::Begin() {
   const bool grpc = settings_.path == kGrpcCheck;
   if (grpc) MakeGrpcCheck(options);
   fetch_ = Fetch::Start(dialer_, seams_.deadlines, backend_.address(), std::move(options),
-                        [this, grpc](absl::StatusOr<FetchResult> result) {
-    if (absl::IsResourceExhausted(result.status())) {
+                        [this, grpc, timeout = options.timeout](absl::StatusOr<FetchResult> result) {
+    // A timeout that is noticed much too late is of a process that was stopped itself.
+    const bool overslept =
+        absl::IsDeadlineExceeded(result.status()) && seams_.now() - begun_ > timeout + kOverslept;
+    if (overslept || absl::IsResourceExhausted(result.status())) {
       Schedule();  // We could not ask: that says nothing about the backend.
       fetch_.reset();
     } else if (!result.ok()) {

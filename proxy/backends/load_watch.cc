@@ -12,6 +12,7 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr uint32_t kDoublingsMax = 6;
+constexpr MonoTime kOverslept = kSecond;
 
 }  // namespace
 
@@ -130,6 +131,9 @@ void LoadWatch::OnSilence(std::string_view what) {
 }
 
 void LoadWatch::Tick() {
+  const MonoTime now = seams_.now();
+  // After a sleep of our own, what was said meanwhile is still to be read.
+  if (now - std::exchange(last_tick_, now) > kOverslept) last_line_ = now;
   if (!speaking_ || seams_.now() - last_line_ <= stale_) return;
   speaking_ = false;
   OnSilence("its load stream fell silent");

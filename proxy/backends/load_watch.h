@@ -93,6 +93,7 @@ class LoadWatch {
   uint32_t failures_ = 0;       // Connections in a row that did not last.
   MonoTime connected_ = 0;
   MonoTime last_line_ = 0;
+  MonoTime last_tick_ = 0;
   std::unique_ptr<Fetch> stream_;
   std::unique_ptr<Fetch> poll_;
   TimerQueue::Timer retry_;

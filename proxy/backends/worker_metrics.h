@@ -146,6 +146,10 @@ struct alignas(64) WorkerMetrics {
   Cell client_connections_total;
   Cell client_connections_refused;                         // Over the limit.
   std::array<Cell, kProxyHeaderFaultNames.size()> proxy_header_faults;
+  Cell shed_for_memory;                                    // New requests refused: memory is short,
+  Cell shed_for_delay;                                     // or turns are late.
+  Cell pauses_for_rate;                                    // Accepting stopped for a while.
+  Cell pauses_for_memory;
   Cell protocol_errors;                                    // Client bytes refused as HTTP.
   std::array<Cell, kH2ResetNames.size()> h2_resets;
   std::array<Cell, kH2GoAwayNames.size()> h2_goaways;

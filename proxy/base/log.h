@@ -1,6 +1,7 @@
 // The process log: one line on standard error for each event that a human acts
 // on. Facts about single requests go to the access log instead, and a prompt or
-// an answer goes to neither.
+// an answer goes to neither. Whoever reads standard error may stop reading: lines
+// that would have to wait are dropped and counted.
 //
 // Threads: any.
 #pragma once
@@ -19,6 +20,9 @@ void SetLogLevel(LogLevel level);   // kInfo at the start.
 bool LogEnabled(LogLevel level);
 // Control characters in `text` are written as '?', so that one event stays one line.
 void LogLine(LogLevel level, std::string_view text);
+
+// Lines that found no room, since the start.
+uint64_t LogLinesDropped();
 
 template <typename... Args>
 void LogInfo(fmt::format_string<Args...> format, Args&&... args) {

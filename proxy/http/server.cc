@@ -16,9 +16,13 @@ class LoopHttpServer final : public HttpServer {
     auto listener = shared_.loop.Listen(
         address, [this](std::unique_ptr<Stream> stream) { Accept(std::move(stream)); });
     if (!listener.ok()) return listener.status();
-    listener_ = *std::move(listener);
-    address_ = listener_->address();
+    Take(*std::move(listener));
     return absl::OkStatus();
+  }
+  void Start(ListeningSocket socket) {
+    Take(shared_.loop.Listen(std::move(socket), [this](std::unique_ptr<Stream> stream) {
+      Accept(std::move(stream));
+    }));
   }
 
   const Address& address() const override { return address_; }
@@ -34,6 +38,10 @@ class LoopHttpServer final : public HttpServer {
   }
 
  private:
+  void Take(std::unique_ptr<Listener> listener) {
+    listener_ = std::move(listener);
+    address_ = listener_->address();
+  }
   void Accept(std::unique_ptr<Stream> stream) {
     if (shared_.connections.size() >= shared_.options.connections) return;
     shared_.connections.push_front(
@@ -76,6 +84,13 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Listen(Loop& loop, const
   auto server = std::make_unique<LoopHttpServer>(loop, std::move(options), std::move(handler));
   const absl::Status status = server->Start(address);
   if (!status.ok()) return status;
+  return server;
+}
+
+std::unique_ptr<HttpServer> HttpServer::Listen(Loop& loop, ListeningSocket socket,
+                                               HttpServerOptions options, Handler handler) {
+  auto server = std::make_unique<LoopHttpServer>(loop, std::move(options), std::move(handler));
+  server->Start(std::move(socket));
   return server;
 }
 

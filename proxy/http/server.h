@@ -73,6 +73,8 @@ class HttpServer {
   static absl::StatusOr<std::unique_ptr<HttpServer>> Listen(Loop& loop, const Address& address,
                                                             HttpServerOptions options,
                                                             Handler handler);
+  static std::unique_ptr<HttpServer> Listen(Loop& loop, ListeningSocket socket,
+                                            HttpServerOptions options, Handler handler);
   virtual ~HttpServer() = default;          // Closes the listener and every connection.
   virtual const Address& address() const = 0;
   virtual void StopAccepting() = 0;         // Closes the listener; connection: close from now on.

@@ -16,6 +16,8 @@
 namespace penstock {
 namespace {
 
+constexpr MonoTime kLateTurn = kSecond;
+
 MonoTime Clock() { return static_cast<MonoTime>(uv_hrtime() / 1000); }
 
 // The watch owns the handle until it goes; the handle then frees itself.
@@ -41,6 +43,30 @@ class UvSignalWatch final : public Loop::SignalWatch {
   UvLoop& loop_;
   Loop::Task task_;
   uv_signal_t* handle_;
+};
+
+class UvReadableWatch final : public Loop::ReadableWatch {
+ public:
+  UvReadableWatch(UvLoop& loop, int descriptor, Loop::Task task)
+      : loop_(loop), task_(std::move(task)), handle_(new uv_poll_t) {
+    CHECK(uv_poll_init(loop.uv(), handle_, descriptor) == 0);
+    handle_->data = this;
+    uv_poll_start(handle_, UV_READABLE | UV_DISCONNECT, [](uv_poll_t* handle, int, int) {
+      auto* watch = static_cast<UvReadableWatch*>(handle->data);
+      watch->loop_.Enter();
+      watch->task_();
+    });
+  }
+  ~UvReadableWatch() override {
+    uv_poll_stop(handle_);
+    uv_close(reinterpret_cast<uv_handle_t*>(handle_),
+             [](uv_handle_t* handle) { delete reinterpret_cast<uv_poll_t*>(handle); });
+  }
+
+ private:
+  UvLoop& loop_;
+  Loop::Task task_;
+  uv_poll_t* handle_;
 };
 
 struct OffloadRequest {
@@ -190,7 +216,7 @@ MonoTime UvLoop::Refresh() const {
 }
 
 void UvLoop::BeforePoll() {
-  if (deferred_.empty()) {
+  if (deferred_.empty() && !late_) {
     uv_idle_stop(&idle_);
   } else {
     uv_idle_start(&idle_, [](uv_idle_t*) {});
@@ -212,10 +238,17 @@ void UvLoop::BeforePoll() {
   uv_timer_start(&timer_, fired, static_cast<uint64_t>((wait + 999) / 1000), 0);
 }
 
+// A turn that comes so late that the process must have been stopped (SIGSTOP, a
+// virtual machine that moved) first reads what has come meanwhile: its poll may have
+// ended without a look at it, and answers that lie in the kernel are not late.
 void UvLoop::AfterPoll() {
   Enter();
-  deadlines_.AdvanceTo(now_);
-  timers_.AdvanceTo(now_);
+  const bool late = armed_for_ != kNever && now_ - armed_for_ > kLateTurn;
+  late_ = late && !late_;
+  if (!late_) {
+    deadlines_.AdvanceTo(now_);
+    timers_.AdvanceTo(now_);
+  }
   deferred_running_.swap(deferred_);
   for (Task& task : deferred_running_) task();
   deferred_running_.clear();
@@ -223,7 +256,17 @@ void UvLoop::AfterPoll() {
 
 absl::StatusOr<std::unique_ptr<Listener>> UvLoop::Listen(const Address& address,
                                                          AcceptCallback on_accept) {
-  return MakeUvListener(*this, address, std::move(on_accept));
+  absl::StatusOr<ListeningSocket> socket = ListeningSocket::Open(address);
+  if (!socket.ok()) return socket.status();
+  return MakeUvListener(*this, *std::move(socket), std::move(on_accept));
+}
+
+std::unique_ptr<Listener> UvLoop::Listen(ListeningSocket socket, AcceptCallback on_accept) {
+  return MakeUvListener(*this, std::move(socket), std::move(on_accept));
+}
+
+std::unique_ptr<Loop::ReadableWatch> UvLoop::OnReadable(int descriptor, Task task) {
+  return std::make_unique<UvReadableWatch>(*this, descriptor, std::move(task));
 }
 
 std::unique_ptr<Loop::SignalWatch> UvLoop::OnSignal(int signal, Task task) {

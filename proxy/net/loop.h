@@ -16,6 +16,7 @@
 #include "proxy/base/timer_queue.h"
 #include "proxy/net/address.h"
 #include "proxy/net/dialer.h"
+#include "proxy/net/listening_socket.h"
 #include "proxy/net/stream.h"
 
 namespace penstock {
@@ -25,6 +26,13 @@ class Listener {
  public:
   virtual ~Listener() = default;
   virtual const Address& address() const = 0;  // With the real port where 0 was asked.
+  // While paused, connections wait in the kernel. Both may be called in the callback
+  // of a connection.
+  virtual void Pause() = 0;
+  virtual void Resume() = 0;
+  // Accepts what waits in the kernel now; before it goes, so that nobody is turned away
+  // who came in time.
+  virtual void AcceptWaiting() = 0;
 };
 
 class Loop {
@@ -58,6 +66,16 @@ class Loop {
   // names the address and, for a busy port, says so and what to do.
   virtual absl::StatusOr<std::unique_ptr<Listener>> Listen(const Address& address,
                                                            AcceptCallback on_accept) = 0;
+
+  virtual std::unique_ptr<Listener> Listen(ListeningSocket socket, AcceptCallback on_accept) = 0;
+
+  // Calls back while there is something to read from `descriptor` (or its other end
+  // is gone), while the handle lives. The descriptor stays the caller's.
+  class ReadableWatch {
+   public:
+    virtual ~ReadableWatch() = default;
+  };
+  virtual std::unique_ptr<ReadableWatch> OnReadable(int descriptor, Task task) = 0;
 
   // Calls back whenever `signal` (SIGTERM, SIGHUP, ...) arrives, while the handle lives.
   class SignalWatch {

@@ -1,9 +1,8 @@
 // Accepts connections itself on a polled socket: SO_REUSEPORT before bind,
-// several connections a wake-up, and a rest instead of a spin when the process
-// is out of file descriptors (what waits stays in the kernel's backlog).
+// several connections a wake-up, a pause where its owner wants one, and a rest
+// instead of a spin when the process is out of file descriptors (what waits stays
+// in the kernel's backlog).
 #include <errno.h>
-#include <fmt/format.h>
-#include <netinet/in.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -11,48 +10,15 @@
 
 #include "proxy/base/check.h"
 #include "proxy/base/log.h"
-#include "proxy/base/status.h"
 #include "proxy/net/uv_stream.h"
 
 namespace penstock {
 namespace {
 
-constexpr int kBacklog = 1024;
 constexpr int kAcceptsPerWake = 64;
+constexpr int kBacklogMax = 4096;
 constexpr MonoTime kRest = 100 * kMillisecond;
 constexpr MonoTime kWarnEvery = 10 * kSecond;
-
-// Owns a descriptor until released.
-class Socket {
- public:
-  explicit Socket(int fd) : fd_(fd) {}
-  ~Socket() { if (fd_ >= 0) close(fd_); }
-  Socket(const Socket&) = delete;
-  Socket& operator=(const Socket&) = delete;
-  int get() const { return fd_; }
-  int Release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
-
-absl::Status ListenError(const Address& address, int error) {
-  if (error == EADDRINUSE) {
-    return absl::AlreadyExistsError(A(fmt::format(
-        "{}: the port is in use by another program; stop that one or listen elsewhere",
-        address.text)));
-  }
-  if (error == EACCES) {
-    return absl::PermissionDeniedError(A(fmt::format(
-        "{}: not allowed to listen there; ports below 1024 need CAP_NET_BIND_SERVICE",
-        address.text)));
-  }
-  if (error == EADDRNOTAVAIL) {
-    return absl::UnavailableError(
-        A(fmt::format("{}: this machine does not have that address", address.text)));
-  }
-  return absl::UnavailableError(A(fmt::format("{}: listen: {}", address.text, strerror(error))));
-}
 
 class UvListener final : public Listener {
  public:
@@ -61,7 +27,7 @@ class UvListener final : public Listener {
         fd_(fd),
         address_(std::move(address)),
         on_accept_(std::move(on_accept)),
-        rest_(loop.deadlines(), [](void* self) { static_cast<UvListener*>(self)->Start(); }, this),
+        rest_(loop.deadlines(), [](void* self) { static_cast<UvListener*>(self)->EndRest(); }, this),
         poll_(new uv_poll_t) {
     CHECK(uv_poll_init(loop.uv(), poll_, fd) == 0);
     poll_->data = this;
@@ -77,8 +43,22 @@ class UvListener final : public Listener {
   }
 
   const Address& address() const override { return address_; }
+  void Pause() override {
+    paused_ = true;
+    uv_poll_stop(poll_);
+  }
+  void Resume() override {
+    if (!std::exchange(paused_, false) || rest_.armed()) return;
+    Start();
+  }
+  void AcceptWaiting() override {
+    for (int i = 0; i < kBacklogMax && AcceptOne(); ++i) continue;
+  }
 
  private:
+  void EndRest() {
+    if (!paused_) Start();
+  }
   void Start() {
     uv_poll_start(poll_, UV_READABLE, [](uv_poll_t* poll, int, int) {
       static_cast<UvListener*>(poll->data)->loop_.Enter();
@@ -90,7 +70,7 @@ class UvListener final : public Listener {
   static void Accept(uv_poll_t* poll) {
     for (int i = 0; i < kAcceptsPerWake; ++i) {
       auto* const self = static_cast<UvListener*>(poll->data);
-      if (self == nullptr || !self->AcceptOne()) return;
+      if (self == nullptr || self->paused_ || !self->AcceptOne()) return;
     }
   }
 
@@ -133,31 +113,16 @@ class UvListener final : public Listener {
   Loop::AcceptCallback on_accept_;
   Deadline rest_;
   MonoTime warn_after_ = 0;
+  bool paused_ = false;
   uv_poll_t* poll_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Listener>> MakeUvListener(UvLoop& loop, const Address& address,
-                                                         Loop::AcceptCallback on_accept) {
-  const int family = address.storage.ss_family;
-  Socket socket(::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (socket.get() < 0) return ListenError(address, errno);
-  const int on = 1;
-  setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-  setsockopt(socket.get(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
-  // Each family for itself: [::]:80 beside 0.0.0.0:80 is no conflict.
-  if (family == AF_INET6) setsockopt(socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
-  const socklen_t length = family == AF_INET6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
-  if (bind(socket.get(), address.get(), length) != 0) return ListenError(address, errno);
-  if (listen(socket.get(), kBacklog) != 0) return ListenError(address, errno);
-  sockaddr_storage bound{};
-  socklen_t bound_length = sizeof(bound);
-  if (getsockname(socket.get(), reinterpret_cast<sockaddr*>(&bound), &bound_length) != 0) {
-    return ListenError(address, errno);
-  }
-  return std::make_unique<UvListener>(loop, socket.Release(),
-                                      Address::From(reinterpret_cast<const sockaddr&>(bound)),
+std::unique_ptr<Listener> MakeUvListener(UvLoop& loop, ListeningSocket socket,
+                                         Loop::AcceptCallback on_accept) {
+  Address address = socket.address();
+  return std::make_unique<UvListener>(loop, socket.Release(), std::move(address),
                                       std::move(on_accept));
 }
 

@@ -40,6 +40,8 @@ class UvLoop final : public Loop {
 
   absl::StatusOr<std::unique_ptr<Listener>> Listen(const Address& address,
                                                    AcceptCallback on_accept) override;
+  std::unique_ptr<Listener> Listen(ListeningSocket socket, AcceptCallback on_accept) override;
+  std::unique_ptr<ReadableWatch> OnReadable(int descriptor, Task task) override;
   std::unique_ptr<SignalWatch> OnSignal(int signal, Task task) override;
   void Offload(Task work, Task done) override;
   void Resolve(std::string_view host, uint16_t port,
@@ -68,6 +70,7 @@ class UvLoop final : public Loop {
   uv_idle_t idle_;        // Runs only while deferred work waits, so that the poll does not block.
   uv_timer_t timer_;
   MonoTime armed_for_ = kNever;
+  bool late_ = false;     // Deadlines wait for one more look at what has come.
 
   mutable bool stale_ = true;
   mutable MonoTime now_ = 0;
@@ -89,7 +92,7 @@ class UvLoop final : public Loop {
 };
 
 std::unique_ptr<Dialer> MakeUvDialer(UvLoop& loop);
-absl::StatusOr<std::unique_ptr<Listener>> MakeUvListener(UvLoop& loop, const Address& address,
-                                                         Loop::AcceptCallback on_accept);
+std::unique_ptr<Listener> MakeUvListener(UvLoop& loop, ListeningSocket socket,
+                                         Loop::AcceptCallback on_accept);
 
 }  // namespace penstock

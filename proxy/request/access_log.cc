@@ -1,13 +1,20 @@
 #include "proxy/request/access_log.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <cstring>
 #include <iterator>
+#include <utility>
 
 #include <fmt/format.h>
+
+#include "proxy/base/log.h"
 
 namespace penstock {
 namespace {
@@ -62,20 +69,31 @@ std::string Line(const AccessLogEntry& entry) {
   return out;
 }
 
+// A named pipe that nobody reads is an error here, not a wait.
+int OpenFile(const std::string& path) {
+  return ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0640);
+}
+
+bool IsFile(int descriptor) {
+  struct stat status{};
+  return ::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<AccessLog>> AccessLog::Open(const std::string& target) {
-  const int descriptor = target == "stdout"
-                             ? ::dup(STDOUT_FILENO)
-                             : ::open(target.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+  const int descriptor = target == "stdout" ? ::dup(STDOUT_FILENO) : OpenFile(target);
   if (descriptor < 0) {
     return absl::FailedPreconditionError(
         fmt::format("access log {}: cannot be opened: {}", target, std::strerror(errno)));
   }
-  auto log = std::unique_ptr<AccessLog>(new AccessLog(descriptor));
+  auto log = std::unique_ptr<AccessLog>(new AccessLog(target, descriptor));
   log->thread_ = std::thread([raw = log.get()] { raw->Run(); });
   return log;
 }
+
+AccessLog::AccessLog(std::string target, int descriptor)
+    : target_(std::move(target)), descriptor_(descriptor), pipe_(!IsFile(descriptor)) {}
 
 AccessLog::~AccessLog() {
   {
@@ -85,6 +103,14 @@ AccessLog::~AccessLog() {
   wake_.notify_one();
   thread_.join();
   ::close(descriptor_);
+}
+
+void AccessLog::Reopen() {
+  {
+    std::lock_guard lock(mutex_);
+    reopen_ = target_ != "stdout";
+  }
+  wake_.notify_one();
 }
 
 void AccessLog::Write(const AccessLogEntry& entry) {
@@ -105,19 +131,52 @@ void AccessLog::Write(const AccessLogEntry& entry) {
 void AccessLog::Run() {
   std::unique_lock lock(mutex_);
   while (true) {
-    wake_.wait(lock, [this] { return stop_ || !waiting_.empty(); });
-    if (waiting_.empty()) return;
+    wake_.wait(lock, [this] { return stop_ || reopen_ || !waiting_.empty(); });
+    const bool reopen = std::exchange(reopen_, false);
+    if (waiting_.empty() && !reopen) return;
     std::string lines;
     lines.swap(waiting_);
     lock.unlock();
-    for (size_t done = 0; done < lines.size();) {
-      const ssize_t n = ::write(descriptor_, lines.data() + done, lines.size() - done);
-      if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) break;  // A full disk loses lines, never requests.
-      done += static_cast<size_t>(n);
-    }
+    if (reopen) ReopenNow();
+    const std::string_view lost = WriteOut(lines);
+    const auto count = static_cast<uint64_t>(std::count(lost.begin(), lost.end(), '\n'));
+    if (count > 0) dropped_.fetch_add(count, std::memory_order_relaxed);
     lock.lock();
   }
+}
+
+void AccessLog::ReopenNow() {
+  const int fresh = OpenFile(target_);
+  if (fresh < 0) {
+    LogWarn("access log {}: cannot be opened again, the old file stays: {}", target_,
+            std::strerror(errno));
+    return;
+  }
+  ::close(std::exchange(descriptor_, fresh));
+  pipe_ = !IsFile(descriptor_);
+}
+
+bool AccessLog::stopping() {
+  std::lock_guard lock(mutex_);
+  return stop_;
+}
+
+std::string_view AccessLog::WriteOut(std::string_view lines) {
+  constexpr int kLookMillis = 50;
+  int last_words = 0;
+  while (!lines.empty()) {
+    pollfd output{descriptor_, POLLOUT, 0};
+    if (::poll(&output, 1, kLookMillis) == 0) {
+      if (stopping() && (last_words += kLookMillis) > kLastWordsMillis) return lines;
+      continue;
+    }
+    const size_t size = pipe_ ? std::min<size_t>(lines.size(), PIPE_BUF) : lines.size();
+    const ssize_t n = ::write(descriptor_, lines.data(), size);
+    if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+    if (n <= 0) return lines;  // A full disk, or nobody who reads.
+    lines.remove_prefix(static_cast<size_t>(n));
+  }
+  return lines;
 }
 
 }  // namespace penstock

@@ -1,7 +1,7 @@
 // The access log: one JSON line a request, in the words of docs/metrics.md, never
 // a prompt, an answer or a key. Lines are formatted by the worker and written by
-// a thread of the log's own; when that thread falls behind, lines are dropped and
-// counted, and no request waits.
+// a thread of the log's own. A disk that is full or slow, or a pipe that nobody reads,
+// costs lines, which are counted, and never makes a request or an exit wait.
 //
 // Threads: Write from any thread.
 #pragma once
@@ -36,22 +36,35 @@ class AccessLog {
  public:
   static constexpr size_t kBufferMax = 4 << 20;  // Bytes waiting to be written.
 
+  // While it ends, what is waiting has so long to be taken.
+  static constexpr int kLastWordsMillis = 1000;
+
   // `target`: "stdout" or a file's path (opened for appending).
   static absl::StatusOr<std::unique_ptr<AccessLog>> Open(const std::string& target);
   ~AccessLog();                     // Writes what is waiting.
 
   void Write(const AccessLogEntry& entry);
+  // Opens the file anew before the next line: the old one was moved away. One that
+  // cannot be opened leaves things as they are.
+  void Reopen();
   uint64_t dropped() const { return dropped_.load(std::memory_order_relaxed); }
 
  private:
-  explicit AccessLog(int descriptor) : descriptor_(descriptor) {}
+  AccessLog(std::string target, int descriptor);
   void Run();
+  void ReopenNow();
+  // The rest that could not be written.
+  std::string_view WriteOut(std::string_view lines);
+  bool stopping();
 
-  const int descriptor_;
+  const std::string target_;
+  int descriptor_;
+  bool pipe_;                       // Takes PIPE_BUF bytes at once when it is ready.
   std::mutex mutex_;
   std::condition_variable wake_;
   std::string waiting_;             // Guarded by mutex_.
   bool stop_ = false;               // Guarded by mutex_.
+  bool reopen_ = false;             // Guarded by mutex_.
   std::atomic<uint64_t> dropped_{0};
   std::thread thread_;
 };

@@ -118,10 +118,18 @@ void Exchange::SetRequestId() {
 bool Exchange::Admit() {
   const uint32_t limit = snapshot_->server().limits.requests;
   admitted_ = true;
-  if (context_.totals.requests.fetch_add(1, std::memory_order_relaxed) < limit) return true;
+  if (context_.totals.requests.fetch_add(1, std::memory_order_relaxed) >= limit) {
+    Fail(ReplyCode::kOverloaded,
+         fmt::format("{} requests are in progress, which is the limit (server.limits.requests)", limit),
+         {}, kSecond);
+    return false;
+  }
+  const bool full = context_.pressure() >= Pressure::kReject;
+  if (!full && (context_.shed_chance == 0 || context_.random.Unit() >= context_.shed_chance)) return true;
+  (full ? context_.metrics.shed_for_memory : context_.metrics.shed_for_delay).Add();
   Fail(ReplyCode::kOverloaded,
-       fmt::format("{} requests are in progress, which is the limit (server.limits.requests)", limit),
-       {}, kSecond);
+       full ? "the proxy is short of memory; try again soon" : "the proxy is too busy; try again soon", {},
+       2 * kSecond);
   return false;
 }
 

@@ -32,7 +32,7 @@ H1Session::H1Session(SessionSet& set, WorkerContext& context, std::unique_ptr<St
 H1Session::~H1Session() = default;
 
 void H1Session::WriteHead(MessageId id, const ResponseHead& head, std::span<const Header> extra) {
-  if (context_.draining || close_after_answer_) codec_->StartClosing(writer_.out());
+  if (close_after_answer_ || ending()) codec_->StartClosing(writer_.out());
   codec_->WriteResponse(writer_.out(), id, head, extra);
   if (head.status == 101) EnterTunnel();
 }
@@ -195,7 +195,7 @@ void H1Session::ExchangeDone(MessageId, bool request_complete) {
   CHECK(exchange_ != nullptr);
   context_.Recycle(std::move(exchange_));
   if (state_ != State::kOpen) return;
-  if (!request_complete || close_after_answer_ || context_.draining || !codec_->reusable()) {
+  if (!request_complete || close_after_answer_ || ending() || !codec_->reusable()) {
     writer_.Flush();
     ShutDown();
     return;
@@ -226,7 +226,8 @@ void H1Session::SetHeaderDeadline() {
 
 void H1Session::SetIdleDeadline() {
   header_timer_ = false;
-  deadline_.Set(context_.loop.now() + ToMicros(context_.snapshot->server().keep_alive_timeout));
+  idle_since_ = context_.loop.now();
+  deadline_.Set(idle_since_ + ToMicros(context_.snapshot->server().keep_alive_timeout));
 }
 
 void H1Session::ShutDown() {
@@ -240,9 +241,12 @@ void H1Session::BeginLinger() {
   deadline_.Set(linger_.Begin(*stream_, context_.loop.now(), cut_ ? kCutTime : Linger::kTime));
 }
 
-void H1Session::Drain() {
+void H1Session::Drain(MonoTime idle_for) { CloseIdle(idle_for); }
+
+void H1Session::CloseIdle(MonoTime idle_for) {
   Turn::Scope scope(context_.turn);
-  if (state_ == State::kOpen && exchange_ == nullptr && codec_->idle()) Close();
+  if (state_ != State::kOpen || exchange_ != nullptr || !codec_->idle()) return;
+  if (context_.loop.now() - idle_since_ >= idle_for) Close();
 }
 
 void H1Session::EndWhole() {

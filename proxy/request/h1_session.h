@@ -42,7 +42,8 @@ class H1Session final : public Session, public StreamReceiver, public CodecRecei
   std::string_view version() const override { return old_client_ ? "HTTP/1.0" : "HTTP/1.1"; }
 
   // --- for the worker ---
-  void Drain() override;
+  void Drain(MonoTime idle_for) override;
+  void CloseIdle(MonoTime idle_for) override;
   void EndWhole() override;
   size_t busy() const override { return exchange_ != nullptr ? 1 : 0; }
   void Close() override;
@@ -88,6 +89,7 @@ class H1Session final : public Session, public StreamReceiver, public CodecRecei
   bool takes_trailers_ = false;  // The client of the moment said so.
   bool old_client_ = false;      // HTTP/1.0.
   bool cut_ = false;             // The end of lingering is a reset.
+  MonoTime idle_since_ = 0;
 };
 
 }  // namespace penstock

@@ -27,7 +27,7 @@ H2Session::H2Session(SessionSet& set, WorkerContext& context, std::unique_ptr<St
   stream_->SetReceiver(this);
   codec_->SetNow(context_.loop.now());
   writer_.out();                        // Our settings are due.
-  idle_.Set(context_.loop.now() + idle_time());
+  BeginIdle();
   WatchHead();
   stream_->Resume();
 }
@@ -91,6 +91,7 @@ void H2Session::Cut(MessageId id, bool at_once) {
 void H2Session::ExchangeDone(MessageId id, bool request_complete) {
   if (!request_complete) codec_->PauseBody(id);  // Nobody reads the rest.
   Let(id, false);
+  if (ending()) AnnounceAndLeave(H2GoAway::kDrain);
 }
 
 // The exchange is over; the message stays while bytes of its answer wait.
@@ -114,7 +115,7 @@ void H2Session::Forget(MessageId id) {
   Message* const message = Find(id);
   if (message == nullptr) return;
   messages_.erase(messages_.begin() + (message - messages_.data()));
-  if (messages_.empty()) idle_.Set(context_.loop.now() + idle_time());
+  if (messages_.empty()) BeginIdle();
 }
 
 // The client wants no answer any more.

@@ -48,7 +48,8 @@ class H2Session final : public Session, public StreamReceiver, public CodecRecei
   std::string_view version() const override { return "HTTP/2"; }
 
   // --- for the worker ---
-  void Drain() override;
+  void Drain(MonoTime idle_for) override;
+  void CloseIdle(MonoTime idle_for) override;
   void EndWhole() override;
   size_t busy() const override;
   void Close() override;
@@ -91,6 +92,7 @@ class H2Session final : public Session, public StreamReceiver, public CodecRecei
   void WakeAll();
   bool CutWhatIsSent();
   void Announce(H2GoAway reason);
+  void AnnounceAndLeave(H2GoAway reason);
   void Leave(H2GoAway reason);
   void EndTurn();
   void CancelAll();
@@ -101,6 +103,7 @@ class H2Session final : public Session, public StreamReceiver, public CodecRecei
   static void OnHeadLate(void* self);
   static void OnSweep(void* self);
   static void OnLeave(void* self);
+  void BeginIdle();
   MonoTime idle_time() const;
 
   std::unique_ptr<Codec> codec_;
@@ -112,6 +115,7 @@ class H2Session final : public Session, public StreamReceiver, public CodecRecei
   Deadline head_;                       // A head that began to arrive.
   Deadline sweep_;                      // Answers that wait for a window.
   Deadline leave_;                      // The second GOAWAY.
+  MonoTime idle_since_ = 0;             // While there is no message.
   MessageId woken_last_ = 0;
   State state_ = State::kOpen;
   Leaving leaving_ = Leaving::kNo;

@@ -70,10 +70,23 @@ void H2Session::Leave(H2GoAway reason) {
   }
 }
 
-void H2Session::Drain() {
+void H2Session::BeginIdle() {
+  idle_since_ = context_.loop.now();
+  idle_.Set(idle_since_ + idle_time());
+}
+
+// At once, even if a request is on its way: the second GOAWAY says which were taken.
+void H2Session::Drain(MonoTime) { AnnounceAndLeave(H2GoAway::kDrain); }
+
+void H2Session::CloseIdle(MonoTime idle_for) {
+  if (!messages_.empty() || context_.loop.now() - idle_since_ < idle_for) return;
+  AnnounceAndLeave(H2GoAway::kIdle);
+}
+
+void H2Session::AnnounceAndLeave(H2GoAway reason) {
   if (state_ != State::kOpen || leaving_ != Leaving::kNo) return;
   Turn::Scope scope(context_.turn);
-  Announce(H2GoAway::kDrain);
+  Announce(reason);
   leave_.Set(context_.loop.now() + kGoAwayTime);
 }
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <optional>
 #include <string>
+#include <algorithm>
 #include <utility>
 
 #include "proxy/base/check.h"
@@ -38,9 +39,9 @@ std::unique_ptr<Stream> BehindProxyHeader(std::unique_ptr<Stream> stream, const 
 
 }  // namespace
 
-Entrance EntranceOf(const config::Listener& listener, size_t place) {
+Entrance EntranceOf(const config::Listener& listener) {
   Entrance entrance;
-  entrance.listener = place;
+  entrance.name = listener.name;
   entrance.debug_headers = listener.debug_headers;
   const auto speaks = [&](std::string_view name) {
     return std::find(listener.protocols.begin(), listener.protocols.end(), name) !=
@@ -106,7 +107,8 @@ SessionSet::~SessionSet() { CloseAll(); }
 
 void SessionSet::Accept(std::unique_ptr<Stream> stream, std::shared_ptr<const Entrance> entrance) {
   Turn::Scope scope(context_.turn);
-  const uint32_t limit = context_.snapshot->server().limits.connections;
+  const uint32_t limit = std::min(context_.snapshot->server().limits.connections,
+                                  context_.totals.connections_max.load(std::memory_order_relaxed));
   if (context_.draining || context_.totals.connections.fetch_add(1) >= limit) {
     if (!context_.draining) context_.totals.connections.fetch_sub(1);
     context_.metrics.client_connections_refused.Add();
@@ -119,12 +121,12 @@ void SessionSet::Accept(std::unique_ptr<Stream> stream, std::shared_ptr<const En
   }
   context_.metrics.client_connections_total.Add();
   Count(ClientProtocol::kHttp1, +1);    // Until it says otherwise.
-  if (entrance->listener >= doors_.size() || doors_[entrance->listener].context() == nullptr) {
+  if (entrance->door == nullptr || entrance->door->context() == nullptr) {
     return Begin(std::move(stream), std::move(entrance));
   }
   const auto done = [this, entrance](TlsAcceptor::Outcome outcome) {
     Turn::Scope scope(context_.turn);
-    TlsDoor& door = doors_[entrance->listener];
+    TlsDoor& door = *entrance->door;
     if (outcome.stream == nullptr) {
       door.Failed(outcome.failure, outcome.why, outcome.peer, context_.loop.now());
       return Uncount(1);
@@ -132,7 +134,7 @@ void SessionSet::Accept(std::unique_ptr<Stream> stream, std::shared_ptr<const En
     door.Opened(*outcome.stream->tls());
     Begin(std::move(outcome.stream), entrance);
   };
-  handshakes_.Accept(doors_[entrance->listener].context(), std::move(stream),
+  handshakes_.Accept(entrance->door->context(), std::move(stream),
                      ToMicros(context_.snapshot->server().tls_handshake_timeout), done);
 }
 
@@ -184,9 +186,15 @@ void SessionSet::CloseHandshakes() {
   handshakes_.CloseAll();
 }
 
-void SessionSet::Drain() {
-  CloseHandshakes();
-  for (size_t i = sessions_.size(); i-- > 0;) sessions_[i]->Drain();
+void SessionSet::Drain(MonoTime idle_for, const Entrance* only) {
+  if (only == nullptr && idle_for != kNever) CloseHandshakes();
+  for (size_t i = sessions_.size(); i-- > 0;) {
+    if (only == nullptr || sessions_[i]->entrance_.get() == only) sessions_[i]->Drain(idle_for);
+  }
+}
+
+void SessionSet::CloseIdle(MonoTime idle_for) {
+  for (size_t i = sessions_.size(); i-- > 0;) sessions_[i]->CloseIdle(idle_for);
 }
 
 void SessionSet::EndWhole() {

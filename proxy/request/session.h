@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -26,13 +27,15 @@ namespace penstock {
 class Exchange;
 class SessionSet;
 
-// The listener that connections came by.
+// The listener that connections came by. Belongs to the worker's thread.
 struct Entrance {
+  std::string name;
   bool debug_headers = false;
-  size_t listener = 0;           // Its place among those of the worker; the place of its TlsDoor.
-  bool http1 = true, h2 = true;  // What is spoken there.
+  bool http1 = true, h2 = true;          // What is spoken there.
   bool proxy_header = false;             // Connections begin with one (net/proxy_protocol.h) ...
   std::vector<IpRange> proxy_header_from;  // ... sent by these; empty: by everybody.
+  bool gone = false;                     // It was closed: its connections end after their answer.
+  std::unique_ptr<TlsDoor> door;         // None: plain.
 };
 
 class Session {
@@ -67,15 +70,20 @@ class Session {
   bool debug_headers() const { return entrance_->debug_headers; }
 
   // --- for the worker ---
-  // Takes no more requests: closes as soon as those that it has are answered (now, if
-  // there is none). Called again and again while the worker drains.
-  virtual void Drain() = 0;
+  // Takes no more requests: closes when those that it has are answered, or when it has
+  // had none for `idle_for`, as one may be on its way. Called again and again while the
+  // worker drains.
+  virtual void Drain(MonoTime idle_for) = 0;
+  // Closes if it has had no request for `idle_for`.
+  virtual void CloseIdle(MonoTime idle_for) = 0;
   // Ends requests that are not streams.
   virtual void EndWhole() = 0;
   virtual size_t busy() const = 0;  // Requests in progress.
   virtual void Close() = 0;
 
  protected:
+  // No new request is taken on this connection.
+  bool ending() const { return context_.closing() || entrance_->gone; }
   Session(SessionSet& set, WorkerContext& context, std::unique_ptr<Stream> stream,
           std::shared_ptr<const Entrance> entrance)
       : set_(set),
@@ -102,8 +110,8 @@ class Session {
 // What may be asked of a path; 405 and OPTIONS say so.
 inline constexpr std::string_view kMethods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-// `place`: the listener's among those of a worker.
-Entrance EntranceOf(const config::Listener& listener, size_t place = 0);
+// Without a door.
+Entrance EntranceOf(const config::Listener& listener);
 // What the policy file allows a client's connection.
 CodecLimits LimitsOf(const config::Server& server);
 // The error that a codec's verdict is told as.
@@ -119,14 +127,10 @@ class SessionSet {
   // Accepted, then TLS where its listener speaks it, then a session. It counts as a
   // connection from the start.
   void Accept(std::unique_ptr<Stream> stream, std::shared_ptr<const Entrance> entrance);
-  // Doors of the listeners, by their places; without one a listener is plain.
-  TlsDoor& AddDoor(std::string_view listener) {
-    return doors_.emplace_back(context_.metrics.listeners.Of(listener));
-  }
-  void SetTls(size_t listener, std::shared_ptr<const TlsServerContext> context) {
-    doors_.at(listener).SetContext(std::move(context));
-  }
-  void Drain();
+  // All, or those that came by one entrance. Handshakes may end while idle connections
+  // may stay; a connection that comes of one takes its request.
+  void Drain(MonoTime idle_for, const Entrance* only = nullptr);
+  void CloseIdle(MonoTime idle_for);
   void EndWhole();
   void CloseAll();
   size_t size() const { return sessions_.size() + handshakes_.size(); }
@@ -144,7 +148,6 @@ class SessionSet {
 
   WorkerContext& context_;
   std::vector<std::unique_ptr<Session>> sessions_;
-  std::vector<TlsDoor> doors_;
   TlsAcceptor handshakes_;       // Connections that are no sessions yet.
 };
 

@@ -43,13 +43,13 @@ PoolContext::PoolContext(std::shared_ptr<const PoolState> state, uint32_t worker
 
 WorkerContext::WorkerContext(Loop& loop_in, uint32_t index_in, uint64_t seed,
                              ProcessTotals& totals_in, WorkerMetrics& metrics_in,
-                             AccessLog* access_log_in, uint32_t decision_count)
+                             std::shared_ptr<AccessLog> access_log_in, uint32_t decision_count)
     : loop(loop_in),
       index(index_in),
       totals(totals_in),
       metrics(metrics_in),
       no_pool(metrics_in.Pool("")),
-      access_log(access_log_in),
+      access_log(std::move(access_log_in)),
       random(seed),
       peeker(64),
       decisions(decision_count) {}

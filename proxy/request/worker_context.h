@@ -1,7 +1,7 @@
 // What the sessions and exchanges of one worker share: its loop's services, its
 // view of the fleet under the policy file of the moment, its connections to
 // backends, its records. Everything here belongs to the worker's thread, except
-// ProcessTotals, whose three counters the limits of the whole process need.
+// ProcessTotals, which the limits of the whole process need.
 #pragma once
 
 #include <algorithm>
@@ -25,6 +25,7 @@
 #include "proxy/request/access_log.h"
 #include "proxy/request/decision_ring.h"
 #include "proxy/request/forwarding.h"
+#include "proxy/request/overload.h"
 #include "proxy/request/peek.h"
 #include "proxy/request/recent_times.h"
 #include "proxy/request/retry.h"
@@ -38,6 +39,9 @@ struct ProcessTotals {
   std::atomic<uint64_t> buffered_bytes{0};
   std::atomic<uint32_t> connections{0};
   std::atomic<uint32_t> requests{0};
+  std::atomic<uint32_t> connections_max{UINT32_MAX};  // As many as there are descriptors for.
+  std::atomic<Pressure> pressure{Pressure::kNone};    // Set by the control thread, as is
+  std::atomic<float> idle_share{1};                   // what is left of keep_alive.
 };
 
 // Requests that wait because every healthy backend is busy: first come, first
@@ -105,7 +109,8 @@ struct Snapshot {
 
 struct WorkerContext {
   WorkerContext(Loop& loop_in, uint32_t index_in, uint64_t seed, ProcessTotals& totals_in,
-                WorkerMetrics& metrics_in, AccessLog* access_log_in, uint32_t decisions);
+                WorkerMetrics& metrics_in, std::shared_ptr<AccessLog> access_log_in,
+                uint32_t decisions);
   ~WorkerContext();
 
   // Connections to `backend`, as `pool` wants them; made on first use, dropped when no
@@ -118,6 +123,10 @@ struct WorkerContext {
   // Gives one back when the turn ends.
   void Recycle(std::unique_ptr<Exchange> exchange);
 
+  Pressure pressure() const { return totals.pressure.load(std::memory_order_relaxed); }
+  // Client connections close after the answer that they are in.
+  bool closing() const { return draining || pressure() >= Pressure::kClose; }
+
   // Lets waiting requests try again; called when room may have appeared.
   void PumpQueue(PoolContext& pool);
   // Looks at the queues of `waiting` every few milliseconds while any is not empty.
@@ -128,7 +137,7 @@ struct WorkerContext {
   ProcessTotals& totals;
   WorkerMetrics& metrics;
   PoolCells& no_pool;            // Counts of requests that met no pool.
-  AccessLog* const access_log;   // Null: off.
+  std::shared_ptr<AccessLog> access_log;  // Null: off.
   Random random;
   Turn turn;
   Peeker peeker;
@@ -137,6 +146,7 @@ struct WorkerContext {
   std::string canonical;         // Scratch of a cache key.
   std::shared_ptr<Snapshot> snapshot;
   bool draining = false;
+  double shed_chance = 0;        // Share of new requests to refuse, because turns are late.
   // Exchanges whose client has left while others still follow their answer.
   std::vector<std::unique_ptr<Exchange>> orphans;
 

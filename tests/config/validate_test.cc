@@ -171,6 +171,23 @@ TEST(Validate, LimitsFitIntoEachOther) {
             "p:2:67: pools[0].circuit_breaker.open_base: is more than open_max\n");
 }
 
+TEST(Validate, WhatCostsClientsMostIsGivenUpLast) {
+  const auto overload = [](std::string_view more) {
+    return WithPoolA("server: {overload: {" + std::string(more) + "}}\n");
+  };
+  EXPECT_EQ(overload("shorten_idle: 50%, close_after_answer: 50%, reject_requests: 50%"), "");
+  EXPECT_EQ(overload("shorten_idle: 93%"),
+            "p:3:20: server.overload.close_after_answer: is less than shorten_idle, which costs clients "
+            "less and comes first\n");
+  EXPECT_NE(overload("reject_requests: 10%").find("reject_requests: is less than close_after_answer"),
+            std::string::npos);
+  EXPECT_NE(overload("stop_accepting: 10%").find("stop_accepting: is less than reject_requests"),
+            std::string::npos);
+  EXPECT_NE(overload("loop_delay_full: 1ms").find("is less than loop_delay_from"), std::string::npos);
+  EXPECT_EQ(overload("loop_delay_from: 0s, loop_delay_full: 1ms, memory_limit: 1GiB"), "");
+  EXPECT_EQ(overload("memory_limit: auto"), "");
+}
+
 TEST(Validate, AnAuthModeHasItsKey) {
   const auto auth = [](std::string_view fields) {
     return Messages("pools: [{name: a, backends: [\"a:1\"], auth: {" + std::string(fields) +

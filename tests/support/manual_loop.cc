@@ -23,12 +23,27 @@ class MemoryListener final : public Listener {
     if (all.empty()) network_.listeners_.erase(address_.text);
   }
   const Address& address() const override { return address_; }
-  void Accept(std::unique_ptr<Stream> stream) { on_accept_(std::move(stream)); }
+  void AcceptWaiting() override { Resume(); }
+  void Pause() override { paused_ = true; }
+  void Resume() override {
+    paused_ = false;
+    while (!paused_ && !waiting_.empty()) {
+      std::unique_ptr<Stream> stream = std::move(waiting_.front());
+      waiting_.erase(waiting_.begin());
+      on_accept_(std::move(stream));
+    }
+  }
+  void Accept(std::unique_ptr<Stream> stream) {
+    if (paused_) return waiting_.push_back(std::move(stream));
+    on_accept_(std::move(stream));
+  }
 
  private:
   MemoryNetwork& network_;
   const Address address_;
   Loop::AcceptCallback on_accept_;
+  std::vector<std::unique_ptr<Stream>> waiting_;
+  bool paused_ = false;
 };
 
 // Succeeds or fails in the next step of its loop; a black hole keeps it until its deadline.
@@ -188,6 +203,10 @@ absl::StatusOr<std::unique_ptr<Listener>> ManualLoop::Listen(const Address& addr
   }
   return std::make_unique<MemoryListener>(network_, std::move(actual), std::move(on_accept));
 }
+
+std::unique_ptr<Listener> ManualLoop::Listen(ListeningSocket, AcceptCallback) { return nullptr; }
+
+std::unique_ptr<Loop::ReadableWatch> ManualLoop::OnReadable(int, Task) { return nullptr; }
 
 std::unique_ptr<Loop::SignalWatch> ManualLoop::OnSignal(int signal, Task task) {
   return std::make_unique<ManualSignalWatch>(*this, signal, std::move(task));

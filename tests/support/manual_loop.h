@@ -73,6 +73,9 @@ class ManualLoop final : public Loop {
 
   absl::StatusOr<std::unique_ptr<Listener>> Listen(const Address& address,
                                                    AcceptCallback on_accept) override;
+  // There are no sockets here: nothing, and never called back.
+  std::unique_ptr<Listener> Listen(ListeningSocket socket, AcceptCallback on_accept) override;
+  std::unique_ptr<ReadableWatch> OnReadable(int descriptor, Task task) override;
   std::unique_ptr<SignalWatch> OnSignal(int signal, Task task) override;
   void Offload(Task work, Task done) override;
   void Resolve(std::string_view host, uint16_t port,

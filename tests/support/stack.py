@@ -180,8 +180,11 @@ caches:
     def wait_for_engine(self, index):
         local_stack.wait_ready(self.engines[index], self.engine_addresses[index], "/health")
 
-    def start_proxy(self, wait=True):
-        self.proxy = local_stack.proxy_process(BINARIES, self.policy_file, self._log("proxy"))
+    def start_proxy(self, wait=True, more=(), env=None, before=()):
+        """`more`: further words of its command line; `before`: those that start it, as
+        prlimit and its own; `env`: variables beside our own."""
+        self.proxy = local_stack.proxy_process(BINARIES, self.policy_file, self._log("proxy"), more=more, before=before,
+                                               env={**os.environ, **env} if env else None)
         self._started.append(self.proxy)
         if wait:
             local_stack.wait_ready(self.proxy, self.admin_address, "/readyz")

@@ -14,7 +14,6 @@ UNTESTED = {
     "backend-engine/parallel/nccl_comm.cc": "needs a GPU: tests/gpu/check runs it there",
     "backend-engine/api/serve.cc": "engine_api_test starts, asks and stops the process that it makes",
     "proxy/net/uv_dialer.cc": "loop_test dials real sockets through it",
-    "proxy/net/uv_listener.cc": "loop_test accepts real sockets through it",
     "proxy/net/uv_stream.cc": "loop_test reads and writes real sockets through it",
 }
 

@@ -1,5 +1,6 @@
 #include "proxy/admin/metrics.h"
 
+#include <algorithm>
 #include <fstream>
 #include <map>
 #include <memory>
@@ -172,6 +173,23 @@ TEST(Metrics, EscapeWhatAPolicyFileMayCallAPool) {
   world.workers[0].Pool("a\"b\\c\nd");
   const std::string text = RenderMetrics(world.At(kNow));
   EXPECT_EQ(ValueOf(text, R"(penstock_queue_depth{pool="a\"b\\c\nd"})"), "0");
+}
+
+TEST(Metrics, PoolsThatCameAndWentDoNotGrowThePageForEver) {
+  World world;
+  const auto lines = [&] {
+    const std::string text = RenderMetrics(world.At(kNow));
+    return std::count(text.begin(), text.end(), '\n');
+  };
+  for (int i = 0; i < 1000; ++i) {
+    for (auto& worker : world.workers) worker.Pool(fmt::format("pool-{}", i)).AddRequest(200, false, 1);
+  }
+  const auto before = lines();
+  for (int i = 0; i < 1000; ++i) world.workers[0].Pool(fmt::format("more-{}", i)).AddRequest(200, false, 1);
+  EXPECT_EQ(lines(), before);
+  EXPECT_EQ(world.workers[0].Pools().size(), WorkerMetrics::kPoolsMax);
+  EXPECT_NE(ValueOf(RenderMetrics(world.At(kNow)),
+                    R"(penstock_http_requests_total{pool="other",code="200",stream="false"})"), "");
 }
 
 TEST(Metrics, WithoutAFleetThereIsStillAPage) {

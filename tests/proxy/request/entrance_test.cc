@@ -18,7 +18,7 @@ config::Listener BehindABalancer(std::vector<std::string> from = {}) {
 
 TEST(Entrance, TheAnnouncedClientIsTheOneThatBackendsHearOf) {
   World world;
-  world.entrance = EntranceOf(BehindABalancer());
+  *world.entrance = EntranceOf(BehindABalancer());
   world.backends[0]->answer = Ok("fine");
   const auto client = world.Connect();
   EXPECT_EQ(StatusOf(world.Ask(*client, "PROXY TCP4 1.2.3.4 10.0.0.1 4711 80\r\n" + std::string(kGet))), 200);
@@ -29,7 +29,7 @@ TEST(Entrance, TheAnnouncedClientIsTheOneThatBackendsHearOf) {
 
 TEST(Entrance, AConnectionWithoutAHeaderIsClosedAndCounted) {
   World world;
-  world.entrance = EntranceOf(BehindABalancer());
+  *world.entrance = EntranceOf(BehindABalancer());
   const auto client = world.Connect();
   EXPECT_EQ(world.Ask(*client, kGet), "");
   EXPECT_TRUE(client->closed());
@@ -45,7 +45,7 @@ TEST(Entrance, AConnectionWithoutAHeaderIsClosedAndCounted) {
 
 TEST(Entrance, OnlyThoseWhoMaySendAHeader) {
   World world;
-  world.entrance = EntranceOf(BehindABalancer({"192.0.2.0/24"}));
+  *world.entrance = EntranceOf(BehindABalancer({"192.0.2.0/24"}));
   const auto client = world.Connect();
   EXPECT_EQ(world.Ask(*client, "PROXY TCP4 1.2.3.4 10.0.0.1 4711 80\r\n" + std::string(kGet)), "");
   EXPECT_TRUE(client->closed());

@@ -233,7 +233,7 @@ TEST(Exchange, LeavesTheQueueWhenTheClientLeaves) {
 
 TEST(Exchange, TellsWhereItWentOnListenersThatAreToldTo) {
   World world;
-  world.entrance.debug_headers = true;
+  world.entrance->debug_headers = true;
   world.backends[0]->answer = Ok("fine");
   const auto client = world.Connect();
   const std::string answer = world.Ask(*client, Post(kBody));

@@ -200,7 +200,7 @@ TEST(Tunnel, OutlivesTheDrainOfWholeAnswers) {
   world.backends[0]->Say(kAgreed);
   world.Run();
   world.context->draining = true;
-  world.sessions->Drain();
+  world.sessions->Drain(0);
   world.sessions->EndWhole();
   world.Ask(*client, "still");
   EXPECT_EQ(Heard(world), "still");

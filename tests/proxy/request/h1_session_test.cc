@@ -132,7 +132,7 @@ TEST(H1Session, DrainsAtOnceWhereNothingIsUnderWay) {
   const auto busy = world.Connect();
   world.Ask(*busy, Post(kBody));
   world.context->draining = true;
-  world.sessions->Drain();
+  world.sessions->CloseIdle(0);
   world.Run();
   EXPECT_TRUE(idle->ended);
   EXPECT_EQ(world.sessions->busy(), 1u);

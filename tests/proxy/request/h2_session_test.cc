@@ -68,10 +68,10 @@ TEST(H2Session, IsNotTakenForHttp1NorHttp1ForIt) {
 
 TEST(H2Session, BeginsOnlyWhereTheListenerSpeaksIt) {
   World world;
-  world.entrance.h2 = false;
+  world.entrance->h2 = false;
   const auto old = world.Connect();
   EXPECT_GE(StatusOf(world.Ask(*old, h2::Hello())), 400);
-  world.entrance = {.http1 = false};
+  world.entrance = std::make_shared<Entrance>(Entrance{.http1 = false});
   const auto other = world.Connect();
   const auto frames = FramesOf(world.Ask(*other, "GET / HTTP/1.1\r\nhost: a\r\n\r\n"));
   EXPECT_TRUE(Has(frames, "GOAWAY last 0 code 1")) << ::testing::PrintToString(frames);
@@ -317,14 +317,14 @@ TEST(H2Session, DrainsInTwoStepsAndLosesNothing) {
   H2Client client(world);
   const MessageId before = client.Post(kBody);
   world.context->draining = true;
-  world.sessions->Drain();
+  world.sessions->Drain(kNever);
   // A request that crosses the first GOAWAY on the wire is taken.
   client.stream->Write(h2::Headers(before + 2, h2::Get("/x")));
   world.Run();
   auto frames = client.TakeFrames();
   EXPECT_EQ(frames.back(), "GOAWAY last 2147483647 code 0");
   EXPECT_EQ(world.sessions->busy(), 2u);
-  world.sessions->Drain();              // As the worker does, again and again.
+  world.sessions->Drain(kNever);        // As the worker does, again and again.
   world.Wait(H2Session::kGoAwayTime + 100 * kMillisecond);
   frames = client.TakeFrames();
   ASSERT_EQ(frames.size(), 1u);
@@ -337,6 +337,25 @@ TEST(H2Session, DrainsInTwoStepsAndLosesNothing) {
   EXPECT_TRUE(client.closed);
   world.Wait(3 * kSecond);
   EXPECT_EQ(world.sessions->size(), 0u);
+}
+
+TEST(H2Session, GoesWhenItIsIdleOrAnsweredAndMemoryIsShort) {
+  World world;
+  H2Client idle(world), busy(world);
+  const MessageId id = busy.Post(kBody);
+  world.sessions->CloseIdle(kSecond);
+  world.Wait(kSecond);
+  EXPECT_FALSE(Has(idle.TakeFrames(), "GOAWAY last 2147483647 code 0"));
+  world.sessions->CloseIdle(kSecond);
+  world.totals.pressure = Pressure::kClose;
+  world.Wait(H2Session::kGoAwayTime + 100 * kMillisecond);
+  EXPECT_TRUE(Has(idle.TakeFrames(), "GOAWAY last 0 code 0"));
+  EXPECT_TRUE(idle.closed);
+  EXPECT_FALSE(busy.closed);
+  Say(world, 0, Ok("one"));
+  EXPECT_EQ(busy.of(id).body, "one");
+  world.Wait(H2Session::kGoAwayTime + 100 * kMillisecond);
+  EXPECT_TRUE(busy.closed);
 }
 
 TEST(H2Session, EndsWholeAnswersWhenADrainHasLastedLong) {

@@ -131,7 +131,7 @@ class World {
     context->snapshot = MakeSnapshot();
     sessions = std::make_unique<SessionSet>(*context);
     listener = *inside.Listen(*Address::Parse("127.0.0.1:8080"), [this](std::unique_ptr<Stream> stream) {
-      sessions->Accept(std::move(stream), std::make_shared<const Entrance>(entrance));
+      sessions->Accept(std::move(stream), entrance);
     });
   }
   ~World() {
@@ -184,7 +184,7 @@ class World {
   std::unique_ptr<WorkerContext> context;
   std::unique_ptr<SessionSet> sessions;
   std::unique_ptr<Listener> listener;
-  Entrance entrance;             // Of connections made from now on.
+  std::shared_ptr<Entrance> entrance = std::make_shared<Entrance>();
 };
 
 // The status of an answer, 0 if there is none.
