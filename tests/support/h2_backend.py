@@ -1,5 +1,6 @@
 """A backend that speaks HTTP/2 by prior knowledge, and leaves, refuses and limits as
-it is told. It answers each request that it takes in with the request's own body.
+it is told. It answers each request that it takes in with the request's own body,
+or with `body`.
 
     with Http2Backend(goaway_after=20) as backend:
         ...
@@ -20,8 +21,9 @@ class Http2Backend:
     few of them are passed over. refuse_every: each n-th request is refused. streams:
     how many a connection may carry at once."""
 
-    def __init__(self, goaway_after=0, refuse_every=0, streams=100):
+    def __init__(self, goaway_after=0, refuse_every=0, streams=100, body=None):
         self.goaway_after, self.refuse_every, self.streams = goaway_after, refuse_every, streams
+        self.body = body
         self.taken, self.refused, self.passed_over, self.connections = [], 0, 0, 0
         self.lock = threading.Lock()
         self._seen = 0
@@ -97,6 +99,7 @@ class _Connection:
 
     def on(self, event):
         import h2.events
+        import h2.exceptions
         if isinstance(event, h2.events.RequestReceived):
             self.begin(event.stream_id, dict(event.headers)[b":path"].decode())
         elif isinstance(event, h2.events.DataReceived):
@@ -104,7 +107,8 @@ class _Connection:
             if event.stream_id in self.open:
                 self.bodies[event.stream_id] += event.data
         elif isinstance(event, h2.events.StreamEnded) and event.stream_id in self.open:
-            self.answer(event.stream_id)
+            with contextlib.suppress(h2.exceptions.ProtocolError):  # Reset by the same bytes.
+                self.answer(event.stream_id)
         elif isinstance(event, h2.events.StreamReset):
             self.open.discard(event.stream_id)
 
@@ -138,4 +142,4 @@ class _Connection:
             with self.backend.lock:
                 self.backend.taken.append(body)
         self.h2.send_headers(stream_id, [(":status", "200"), ("content-type", "application/json")])
-        self.h2.send_data(stream_id, body, end_stream=True)
+        self.h2.send_data(stream_id, body if self.backend.body is None else self.backend.body, end_stream=True)
