@@ -31,6 +31,8 @@ struct PoolTable::Row {
   LoadReport report;
   lb::Rung rung = lb::Rung::kOwn;
   Latency latency;
+  float reported_ttft = -1;             // Seconds, as the engine says,
+  MonoTime reported_since = 0;          // and since when the same.
   float ttft_s = -1;                    // latency, drifted towards the pool's median.
   uint32_t in_flight = 0;
   uint64_t sent_since = 0;
@@ -106,6 +108,7 @@ void PoolTable::RefreshRow(Row& row, MonoTime now) const {
   row.rung = RungAt(row.report, now, stale_, poll_);
   row.sent_since = row.report.known() ? state.sent_since(row.report) : 0;
   row.latency = state.ttft(now);
+  TakeReportedTtft(row, now);
   row.oldest_wait = state.oldest_wait();
   row.rest_until = state.rest_until();
   row.ramp_from = state.ramp_from.load(kRelaxed);
@@ -113,6 +116,20 @@ void PoolTable::RefreshRow(Row& row, MonoTime now) const {
   row.health = state.health();
   row.drained = state.drained.load(kRelaxed);
   row.suspect = state.suspect.load(kRelaxed);
+}
+
+// What the engine says of its first tokens stands in where no streamed answer of ours
+// has told for a while. A word that stays the same ages like a sample, so that an engine
+// that was slow once and gets nothing since is tried again.
+void PoolTable::TakeReportedTtft(Row& row, MonoTime now) const {
+  if (row.rung == lb::Rung::kOwn || row.report.ttft_ms_p50 <= 0) return;
+  const float seconds = row.report.ttft_ms_p50 / 1000;
+  if (seconds != row.reported_ttft) row.reported_since = now;
+  row.reported_ttft = seconds;
+  const MonoTime same = now - row.reported_since;
+  if (row.latency.seconds < 0 || (row.latency.idle > tau_ && same < row.latency.idle)) {
+    row.latency = {seconds, same};
+  }
 }
 
 void PoolTable::FillLatencies() {

@@ -111,6 +111,7 @@ class PoolTable {
 
   void Refresh(MonoTime now);
   void RefreshRow(Row& row, MonoTime now) const;
+  void TakeReportedTtft(Row& row, MonoTime now) const;
   void FillLatencies();
   bool InPanic(MonoTime now) const;
   Fitness FitnessOf(const Row& row, MonoTime now) const;

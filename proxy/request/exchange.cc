@@ -234,9 +234,18 @@ void Exchange::OnBodyWhole() {
   stream_ = peeked->stream;
   deterministic_ = peeked->deterministic();
   prompt_tokens_ = peeked->prompt_tokens_estimate;
-  if (!FindPool(peeked->model) || !Authorize()) return;
+  if (!FindPool(peeked->model) || !Authorize() || !UseOwnName()) return;
   if (UseCache()) return;
   Dispatch();
+}
+
+// Asked for by an alias: the backend knows the model by its own name, and so does the
+// cache, where an alias that moves to another model must not find the old one's answers.
+bool Exchange::UseOwnName() {
+  if (renamed_.empty()) return true;
+  const absl::Status renamed = context_.peeker.RenameModel(renamed_, body_);
+  if (!renamed.ok()) Fail(ReplyCode::kBadRequest, S(renamed.message()));
+  return renamed.ok();
 }
 
 bool Exchange::FindPool(std::string_view model) {
@@ -248,6 +257,7 @@ bool Exchange::FindPool(std::string_view model) {
   const auto& match = std::get<RouteTable::Match>(found);
   pool_ = snapshot_->pools[match.pool].get();
   route_ = match.route;
+  renamed_ = match.renamed;
   pool_->budget.RequestBegun();
   pool_->cells.active.Add(+1);
   if (pool_->total_timeout > 0 && start_ + pool_->total_timeout < due_.give_up) {

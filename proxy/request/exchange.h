@@ -69,7 +69,7 @@ class Exchange final {
   bool Admit(), AnswerLocally(), TakesEncoding();
   void OnBodyWhole();
   bool FindPool(std::string_view model);
-  bool Authorize();
+  bool Authorize(), UseOwnName();
   bool Buffer(std::string_view data);
   bool body_kept() const { return inference_ || !body_lost_; }
   // exchange_choice.cc: which backend
@@ -159,7 +159,7 @@ class Exchange final {
   PoolContext* pool_ = nullptr;
   Try* answer_ = nullptr;             // The try whose answer the client gets.
   WaitQueue::iterator queue_place_;
-  std::string_view protocol_, route_, model_;  // The model: into model_storage_.
+  std::string_view protocol_, route_, model_, renamed_;  // As asked for; its own name, if by an alias.
   std::string model_storage_, backend_name_;
   std::array<char, 64> request_id_storage_;
   std::string_view request_id_;

@@ -245,7 +245,7 @@ void Exchange::Clear() {
   shared_ = {};
   wake_.reset();
   pool_ = nullptr;
-  route_ = model_ = upgrade_ = request_id_ = flag_ = details_ = {};
+  route_ = model_ = renamed_ = upgrade_ = request_id_ = flag_ = details_ = {};
   backend_name_.clear();
   last_failure_ = {};
   tried_count_ = 0;

@@ -207,6 +207,7 @@ struct Peeker::State {
   explicit State(uint32_t depth) : depth_max(depth) {}
   uint32_t depth_max;
   simdjson::dom::parser parser;
+  simdjson::ondemand::parser places;
   std::string padded;                    // The body with simdjson's padding behind it.
   size_t size = 0;
   element root;
@@ -253,6 +254,30 @@ absl::StatusOr<PeekedRequest> Peeker::Peek(std::string_view body) {
     return absl::InvalidArgumentError("model: missing; name the model that shall answer");
   }
   return out;
+}
+
+// The DOM has copied the strings and forgotten where they were, so the bytes are read
+// once more, as far as the member.
+absl::Status Peeker::RenameModel(std::string_view name, std::string& body) {
+  const char* const begin = state_->padded.data();
+  simdjson::ondemand::document document;
+  simdjson::ondemand::object members;
+  if (state_->places.iterate(begin, state_->size, state_->padded.size()).get(document) ||
+      document.get_object().get(members)) {
+    return absl::ResourceExhaustedError("no memory to read the body");
+  }
+  for (auto member : members) {
+    std::string_view key;
+    std::string_view model;
+    if (member.unescaped_key().get(key) || key != "model") continue;
+    if (member.value().raw_json_token().get(model)) continue;
+    model = model.substr(0, model.rfind('"') + 1);   // Without the white space behind it.
+    std::string quoted;
+    AppendString(name, quoted);
+    body.replace(static_cast<size_t>(model.data() - begin), model.size(), quoted);
+    return Peek(body).status();
+  }
+  return absl::InternalError("the model is gone");
 }
 
 void Peeker::AppendCanonical(std::string& out) const {

@@ -44,6 +44,11 @@ class Peeker {
   // `body` needs no padding. Errors: InvalidArgument, fit for a 400.
   absl::StatusOr<PeekedRequest> Peek(std::string_view body);
 
+  // Puts `name` in the place of the model; every other byte stays as it came. `body` is
+  // the one that Peek() has just read, and counts as peeked when this returns.
+  // Errors: ResourceExhausted, or InvalidArgument if `name` is not UTF-8.
+  absl::Status RenameModel(std::string_view name, std::string& body);
+
   // The last peeked body in canonical form, appended to `out`: members sorted,
   // white space gone, strings in one spelling, numbers as they came.
   // REQUIRES: Peek() succeeded.

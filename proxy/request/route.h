@@ -24,6 +24,7 @@ class RouteTable {
   struct Match {
     uint32_t pool = 0;              // Index into Config::pools.
     std::string_view route;         // Name, for logs; "model" or "default" where none was written.
+    std::string_view renamed;       // The pool's own name for what was asked for by an alias; else empty.
   };
   struct NoMatch {
     ReplyCode code = ReplyCode::kRouteNotFound;
@@ -45,7 +46,11 @@ class RouteTable {
     using is_transparent = void;
     size_t operator()(std::string_view text) const { return absl::Hash<std::string_view>{}(text); }
   };
-  using ByName = absl::flat_hash_map<std::string, uint32_t, Hash, std::equal_to<>>;
+  struct Model {
+    uint32_t pool = 0;
+    std::string renamed;            // An alias: the model's own name.
+  };
+  using ByName = absl::flat_hash_map<std::string, Model, Hash, std::equal_to<>>;
 
   struct Rule {
     config::Route route;

@@ -79,7 +79,7 @@ class Penstock:
         backends = ", ".join(f'"127.0.0.1:{port}"' for port in case.origins())
         text = text.replace('backends: ["127.0.0.1:9201", "127.0.0.1:9202"]', f"backends: [{backends}]")
         if case.back == "h2":
-            text = text.replace("    load_balancing:", "    protocol: http2\n    load_balancing:")
+            text = text.replace("    load_balancing:", "    connections: {protocol: http2}\n    load_balancing:")
         limits = "  limits: {connections: 50000, requests: 50000}\n"
         text = text.replace("  workers: 1\n", "  workers: 1\n" + limits)
         return [self.binary, "serve", "-c", case.write("penstock.yaml", text)]
@@ -102,8 +102,9 @@ events {{ worker_connections {2 * CONNECTIONS}; }}
 http {{ access_log off; keepalive_requests {_BIG}; keepalive_timeout 300s;
  client_body_buffer_size 512k; client_max_body_size 10m;
  upstream origins {{ least_conn; {servers} keepalive 256; keepalive_requests {_BIG}; }}
- server {{ listen {listen}; {tls} location / {{ proxy_pass http://origins; proxy_http_version 1.1;
-  proxy_set_header Connection ""; proxy_buffering off; proxy_read_timeout 300s; }} }} }}""")]
+ server {{ listen {listen}; {tls} proxy_http_version 1.1; proxy_set_header Connection ""; proxy_read_timeout 300s;
+  location / {{ proxy_pass http://origins; }}
+  location /events/ {{ proxy_pass http://origins; proxy_buffering off; }} }} }}""")]
 
 
 class HAProxy:

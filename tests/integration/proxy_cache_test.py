@@ -95,6 +95,12 @@ class ReplayTest(CacheTest):
         self.assertEqual(self.count(), 1)
         self.assertEqual((self.lookups("miss"), self.lookups("hit")), (1, 1))
 
+    def test_an_alias_and_the_models_own_name_share_an_answer(self):
+        self.start(policy=POLICY.replace("[lexicon-5m]", "[{name: lexicon-5m, aliases: [words]}]"))
+        self.assertRegex(self.ask({**chat("hello?"), "model": "words"}).header("cache-status"), "uri-miss")
+        self.assertRegex(self.ask().header("cache-status"), "hit")
+        self.assertEqual(self.backend.requests[0].json()["model"], "lexicon-5m")
+
     def test_a_stream_is_replayed_byte_for_byte(self):
         def odd(request):
             request.begin_events()

@@ -39,11 +39,19 @@ pools:
         return self.proxy.request("POST", "/v1/chat/completions", {"model": model, "messages": []}, headers=headers)
 
     def test_models_and_aliases_find_their_pool(self):
-        for model, backend in (("small", self.backend), ("tiny", self.backend), ("large", self.two)):
+        for model, backend, name in (("small", self.backend, "small"), ("tiny", self.backend, "small"),
+                                     ("large", self.two, "large")):
             before = len(backend.requests)
             self.assertEqual(self.ask(model).status, 200)
             self.assertEqual(len(backend.requests), before + 1)
-            self.assertEqual(backend.requests[-1].json()["model"], model)  # The original bytes.
+            self.assertEqual(backend.requests[-1].json()["model"], name)
+
+    def test_an_alias_is_forwarded_as_the_models_own_name_and_all_else_as_it_came(self):
+        body = b'{ "temperature" : 1.50,\n "model":\t"tiny" , "messages": [ ] }'
+        answer = self.proxy.request("POST", "/v1/chat/completions", body)
+        self.assertEqual(answer.status, 200)
+        self.assertEqual(self.backend.requests[-1].body, body.replace(b"tiny", b"small"))
+        self.assertEqual(self.proxy.request("GET", "/v1/models/tiny").json()["id"], "tiny")
 
     def test_an_unknown_model_is_404_in_the_shape_of_openai(self):
         answer = self.ask("large-2")

@@ -352,6 +352,46 @@ TEST(PoolTable, AnIdleFigureDriftsToTheMedianOfThePool) {
   EXPECT_NEAR(world.Of(2).ttft_s, 0.1, 0.01);
 }
 
+LoadReport FirstTokensAfter(float milliseconds) {
+  LoadReport report = Carrying(1);
+  report.ttft_ms_p50 = milliseconds;
+  return report;
+}
+
+TEST(PoolTable, TheEnginesOwnFirstTokensCountWhereWeHaveSeenNone) {
+  World world(3);
+  world.state(0).ObserveTtft(kSecond, world.now, 10 * kSecond);
+  for (const size_t i : {0, 1}) world.Push(i, FirstTokensAfter(250));
+  EXPECT_NEAR(world.Of(0).ttft_s, 1, 0.01);
+  EXPECT_FLOAT_EQ(world.Of(1).ttft_s, 0.25f);
+  EXPECT_EQ(world.Of(2).ttft_s, -1);
+  world.Wait(60 * kSecond);                   // Both are stale now: neither fast nor slow.
+  world.Ids();
+  EXPECT_EQ(world.Of(1).ttft_s, -1);
+}
+
+TEST(PoolTable, TheEnginesNewWordReplacesWhatWeSawLongAgo) {
+  World world(2);
+  world.state(0).ObserveTtft(kSecond, world.now, 10 * kSecond);
+  world.Wait(11 * kSecond);
+  world.Push(0, FirstTokensAfter(400));
+  EXPECT_FLOAT_EQ(world.Of(0).ttft_s, 0.4f);
+}
+
+TEST(PoolTable, AWordThatNeverChangesDriftsToTheMedianOfThePool) {
+  World world(3);
+  for (int second = 0; second < 60; ++second) {
+    world.Push(0, FirstTokensAfter(4000));    // Slow once, and not asked since.
+    for (const size_t i : {1, 2}) world.Push(i, FirstTokensAfter(100 + static_cast<float>(second % 2)));
+    world.Ids();
+    if (second == 0) {
+      EXPECT_NEAR(world.Of(0).ttft_s, 4, 0.01);
+    }
+    world.Wait(kSecond);
+  }
+  EXPECT_LT(world.Of(0).ttft_s, 0.2f);
+}
+
 TEST(PoolTable, APiggybackedFieldIsAReportUnlessAFreshPushIsThere) {
   World world(1);
   world.table.Report(*world.pool->backends[0],

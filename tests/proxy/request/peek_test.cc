@@ -48,6 +48,38 @@ TEST(Peek, ReadsWhatRoutingAndCachingNeed) {
   EXPECT_GT(peeked->prompt_tokens_estimate, 0u);
 }
 
+// The body after its model was renamed, in its own bytes and in canonical form.
+std::pair<std::string, std::string> Renamed(std::string body, std::string_view name) {
+  Peeker peeker(kDepth);
+  EXPECT_TRUE(peeker.Peek(body).ok());
+  const absl::Status status = peeker.RenameModel(name, body);
+  EXPECT_TRUE(status.ok()) << status;
+  std::string canonical;
+  peeker.AppendCanonical(canonical);
+  return {body, canonical};
+}
+
+TEST(Peek, RenamesTheModelAndLeavesEveryOtherByte) {
+  EXPECT_EQ(Renamed(R"({"model":"ox"})", "ox-70b").first, R"({"model":"ox-70b"})");
+  EXPECT_EQ(Renamed("{ \"a\" : 1.50 ,\n \"model\" :\t\"o\\u0078\" \r\n, \"z\":[ \"ox\" ] }\n", "w").first,
+            "{ \"a\" : 1.50 ,\n \"model\" :\t\"w\" \r\n, \"z\":[ \"ox\" ] }\n");
+}
+
+TEST(Peek, RenamesOnlyTheModelOfTheRequestItself) {
+  const std::string body =
+      R"({"x":{"model":"ox"},"say":"\"model\":\"ox\"","mod\u0065l":"a\"b\\","y":{"model":"ox"}})";
+  EXPECT_EQ(Renamed(body, "w").first,
+            R"({"x":{"model":"ox"},"say":"\"model\":\"ox\"","mod\u0065l":"w","y":{"model":"ox"}})");
+}
+
+TEST(Peek, ARenamedModelIsQuotedAsJsonWants) {
+  EXPECT_EQ(Renamed(R"({"model":"ox"})", "a\"b\\c/d:\xC3\xA9").first, "{\"model\":\"a\\\"b\\\\c/d:\xC3\xA9\"}");
+}
+
+TEST(Peek, ARenamedBodyCountsAsPeeked) {
+  EXPECT_EQ(Renamed(R"({"n":1, "model":"ox"})", "w").second, R"({"model":"w","n":1})");
+}
+
 TEST(Peek, WhatIsNotThereOrNullHasItsDefault) {
   Peeker peeker(kDepth);
   const auto peeked = peeker.Peek(R"({"model":"ox","stream":null,"temperature":null,"n":null})");

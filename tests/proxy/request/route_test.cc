@@ -59,6 +59,20 @@ TEST(RouteTable, AModelLeadsToItsPoolByNameAndByAlias) {
   EXPECT_EQ(Found(table, kChat, "wren-1b"), "1 model");
 }
 
+TEST(RouteTable, AnAliasIsRenamedForThePoolThatHasIt) {
+  config::Config config = TwoPools();
+  config.routes.push_back(RouteTo("small", "/v1/completions"));
+  const RouteTable table(config);
+  const auto renamed = [&](std::string_view path, std::string_view model) {
+    return std::get<RouteTable::Match>(table.Find(path, model)).renamed;
+  };
+  EXPECT_EQ(renamed(kChat, "ox"), "ox-70b");
+  EXPECT_EQ(renamed(kChat, "default"), "ox-70b");
+  EXPECT_EQ(renamed(kChat, "ox-70b"), "");
+  EXPECT_EQ(renamed("/v1/completions", "ox"), "");  // Another pool: its name for it is not known.
+  EXPECT_EQ(renamed("/v1/completions", ""), "");
+}
+
 TEST(RouteTable, AnUnknownModelIsToldWhereTheKnownOnesAreListed) {
   const RouteTable table(TwoPools());
   const auto found = table.Find(kChat, "OX");
