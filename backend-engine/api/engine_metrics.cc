@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <prometheus/text_serializer.h>
 
+#include <algorithm>
+#include <cmath>
 #include <utility>
 
 namespace penstock::engine {
@@ -103,7 +105,69 @@ prometheus::Histogram::BucketBoundaries WholeBuckets() {
           300};
 }
 
+// Places of blocks in use that hold no token: a block's unused end, and what is
+// kept for tokens to come.
+double KvFragmentation(const NodeLabels& labels, const EngineLoad& load) {
+  const double places = static_cast<double>(load.kv_blocks_used) * labels.block_tokens;
+  return places > 0 ? std::clamp(1 - static_cast<double>(load.running_tokens) / places, 0.0, 1.0)
+                    : 0;
+}
+
+Labels LabelOf(const GpuInUse& gpu) { return {{"gpu", fmt::format("{}", gpu.index)}}; }
+
+// A family a figure; GPUs that do not tell it are left out.
+void AddFigures(Page& page, const DeviceGauges& devices) {
+  const struct {
+    const char* name;
+    const char* help;
+    double GpuFigures::* figure;
+    bool counts;
+  } families[] = {
+      {"gpu_utilization_ratio", "Share of time in which the GPU ran a kernel, 0 to 1",
+       &GpuFigures::utilization, false},
+      {"gpu_memory_used_bytes", "Memory of the GPU in use, by all processes",
+       &GpuFigures::memory_used, false},
+      {"gpu_memory_total_bytes", "Memory of the GPU", &GpuFigures::memory_total, false},
+      {"gpu_temperature_celsius", "Temperature of the GPU", &GpuFigures::temperature, false},
+      {"gpu_power_watts", "Power the GPU draws", &GpuFigures::power, false},
+      {"gpu_nvlinks_active", "NVLinks of the GPU that are up", &GpuFigures::links_active, false},
+      {"gpu_nvlinks_inactive", "NVLinks of the GPU that are down", &GpuFigures::links_inactive,
+       false},
+      {"gpu_nvlink_sent_bytes_total", "Bytes sent over all NVLinks of the GPU",
+       &GpuFigures::link_bytes_sent, true},
+      {"gpu_nvlink_received_bytes_total", "Bytes received over all NVLinks of the GPU",
+       &GpuFigures::link_bytes_received, true},
+  };
+  const auto& figures = devices.reading.figures;
+  for (const auto& family : families) {
+    for (size_t i = 0; i < std::min(figures.size(), devices.gpus.size()); ++i) {
+      const double value = figures[i].*family.figure;
+      if (std::isnan(value)) continue;
+      const Labels labels = LabelOf(devices.gpus[i]);
+      family.counts ? page.Counter(family.name, family.help, value, labels)
+                    : page.Gauge(family.name, family.help, value, labels);
+    }
+  }
+}
+
+void AddDevices(Page& page, const DeviceGauges& devices) {
+  for (const GpuInUse& gpu : devices.gpus) {
+    for (const GpuInUse::Part& part : gpu.memory) {
+      Labels labels = LabelOf(gpu);
+      labels.emplace_back("part", part.name);
+      page.Gauge("gpu_planned_bytes", "What the engine's memory on the GPU is for",
+                 static_cast<double>(part.bytes), labels);
+    }
+  }
+  if (devices.gpus.empty() || !devices.reading.possible) return;
+  page.Gauge("gpu_figures_age_seconds", "How long ago the driver last told of the GPUs",
+             devices.reading.age_seconds);
+  AddFigures(page, devices);
+}
+
 void AddOwn(Page& page, const NodeLabels& labels, const EngineLoad& load, double load_progress) {
+  page.Gauge("kv_cache_fragmentation_ratio", "Share of the KV blocks in use that holds no token",
+             KvFragmentation(labels, load));
   page.Gauge("kv_blocks", "Blocks of the KV cache, by state", load.kv_blocks_used,
              {{"state", "used"}});
   page.Gauge("kv_blocks", "", load.kv_blocks_total - load.kv_blocks_used, {{"state", "free"}});
@@ -143,7 +207,7 @@ void EngineMetrics::OnAnswer(int status) {
 }
 
 std::string EngineMetrics::Text(const NodeLabels& labels, const EngineLoad& load,
-                                double load_progress) const {
+                                double load_progress, const DeviceGauges& devices) const {
   const bool own = names_ == MetricNames::kPenstock;
   const Dialect& names = own ? kPenstock : kVllm;
   Labels base = own ? Labels{{"model", labels.model}}
@@ -175,6 +239,7 @@ std::string EngineMetrics::Text(const NodeLabels& labels, const EngineLoad& load
                    static_cast<double>(answers_[digit]), {{"code", fmt::format("{}xx", digit)}});
     }
     AddOwn(page, labels, load, load_progress);
+    AddDevices(page, devices);
   } else {
     page.Gauge("cache_config_info", "How the KV cache is cut; always 1", 1,
                {{"block_size", fmt::format("{}", labels.block_tokens)},

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,6 +15,7 @@
 #include <prometheus/histogram.h>
 #include <prometheus/metric_family.h>
 
+#include "backend-engine/exec/device_watch.h"
 #include "backend-engine/exec/engine.h"
 
 namespace penstock::engine {
@@ -30,6 +32,12 @@ struct NodeLabels {
   int32_t block_tokens = 0;
 };
 
+// The GPUs in use, and what their driver says of them; nothing elsewhere.
+struct DeviceGauges {
+  std::span<const GpuInUse> gpus;
+  DeviceReading reading = {.possible = false};
+};
+
 // How an answer's sequence ended, for penstock_engine_request_success_total and its sisters.
 enum class EndReason : uint8_t { kStop, kLength, kAbort, kError };
 inline constexpr std::array<std::string_view, 4> kEndReasons = {"stop", "length", "abort", "error"};
@@ -44,7 +52,8 @@ class EngineMetrics {
   void OnAnswer(int status);
 
   // The text of the exposition format.
-  std::string Text(const NodeLabels& labels, const EngineLoad& load, double load_progress) const;
+  std::string Text(const NodeLabels& labels, const EngineLoad& load, double load_progress,
+                   const DeviceGauges& devices = {}) const;
 
   uint64_t ended(EndReason reason) const { return ended_[static_cast<size_t>(reason)]; }
 

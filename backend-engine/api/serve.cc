@@ -17,6 +17,7 @@
 #include "backend-engine/api/open_model.h"
 #include "backend-engine/api/progress_line.h"
 #include "backend-engine/api/service.h"
+#include "backend-engine/exec/device_watch.h"
 #include "proxy/base/log.h"
 #include "proxy/base/status.h"
 #include "proxy/net/port.h"
@@ -92,6 +93,7 @@ class Process {
   const absl::Time started_;
   std::unique_ptr<HttpServer> server_;
   std::optional<OpenedModel> opened_;
+  std::optional<DeviceWatch> device_watch_;
   std::optional<Service> service_;
   std::unique_ptr<Engine> engine_;
 
@@ -158,6 +160,12 @@ void Process::OnLoaded(absl::StatusOr<OpenedModel> opened) {
     const size_t end = std::min(notes.find('\n'), notes.size());
     LogInfo("{}", notes.substr(0, end));
     notes.remove_prefix(std::min(end + 1, notes.size()));
+  }
+  if (const auto& gpus = opened_->runner->info().gpus; !gpus.empty()) {
+    DeviceWatchOptions watch{.note = [](const std::string& text) { LogWarn("{}", text); }};
+    for (const GpuInUse& gpu : gpus) watch.bus_ids.push_back(gpu.bus_id);
+    device_watch_.emplace(std::move(watch));
+    service_->WatchDevices([this] { return device_watch_->Read(); });
   }
   const EngineOptions engine_options = MakeEngineOptions(options_, *opened_);
   engine_ = std::make_unique<Engine>(std::move(opened_->runner), engine_options, service_->sink(),

@@ -374,7 +374,10 @@ std::string Service::MetricsText() {
     labels.tensor_parallel = model_->tensor_parallel;
     labels.block_tokens = model_->block_tokens;
   }
-  return metrics_.Text(labels, report.figures, progress_);
+  DeviceGauges devices;
+  if (engine_ != nullptr) devices.gpus = engine_->info().gpus;
+  if (read_devices_) devices.reading = read_devices_();
+  return metrics_.Text(labels, report.figures, progress_, devices);
 }
 
 }  // namespace penstock::engine

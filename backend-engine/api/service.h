@@ -13,6 +13,7 @@
 #include <optional>
 #include <random>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "backend-engine/api/engine_metrics.h"
@@ -41,6 +42,9 @@ class Service {
   Service(Loop& loop, ServiceOptions options);
 
   void Handle(HttpRequest request, std::unique_ptr<HttpAnswer> answer);
+
+  // Where /metrics asks for the figures of GPUs.
+  void WatchDevices(std::function<DeviceReading()> read) { read_devices_ = std::move(read); }
 
   // For the Engine that Ready() will be given.
   Engine::Sink sink();
@@ -82,6 +86,7 @@ class Service {
   Generations generations_;
   LoadWatch watch_;
   JsonDocument document_;
+  std::function<DeviceReading()> read_devices_;
   const ServedModel* model_ = nullptr;
   Engine* engine_ = nullptr;
   std::optional<GenerationContext> context_;

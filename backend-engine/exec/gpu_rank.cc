@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "backend-engine/exec/decode_plan.h"
+#include "backend-engine/sched/check.h"
 
 namespace penstock::engine {
 namespace {
@@ -185,6 +186,11 @@ bool GpuRank::Load(const TensorSource& source, const LoadProgress& progress,
     return static_cast<int64_t>(values.size() * sizeof(float));
   };
   const RopeTable& rope = group_.rope;
+  const int64_t places = group_.limits.step.positions * group_.config.head_dim / 2;
+  ENGINE_CHECK(static_cast<int64_t>(rope.cosines.size()) == places &&
+                   static_cast<int64_t>(rope.sines.size()) == places,
+               "a rotary table of %zu numbers for %lld places", rope.cosines.size(),
+               static_cast<long long>(places));
   return LoadGpuWeights(group_.config, shard_, source, weight_memory_, stream_, progress,
                         weights_, error) &&
          Ok(cuda::CopyToGpu(buffers_.cosines, rope.cosines.data(), bytes(rope.cosines), stream_),

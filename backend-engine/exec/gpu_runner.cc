@@ -11,57 +11,18 @@
 #include <thread>
 
 #include "backend-engine/exec/decode_plan.h"
+#include "backend-engine/exec/gpu_plan.h"
 #include "backend-engine/exec/gpu_rank.h"
-#include "backend-engine/exec/memory_plan.h"
 #include "backend-engine/parallel/local_comm.h"
 #include "backend-engine/parallel/wait.h"
 
 namespace penstock::engine {
-namespace {
-
-bool CheckOptions(const GpuRunnerOptions& options, std::string& error) {
-  const auto ranks = static_cast<int64_t>(options.gpus.size());
-  const struct {
-    const char* name;
-    int64_t value;
-  } counts[] = {{"ranks", ranks},
-                {"block_tokens", options.block_tokens},
-                {"max_step_tokens", options.max_step_tokens},
-                {"max_sequences", options.max_sequences}};
-  for (const auto& count : counts) {
-    if (count.value >= 1) continue;
-    error = std::string(count.name) + " is " + std::to_string(count.value) + ", at least 1 needed";
-    return false;
-  }
-  if ((options.block_tokens & (options.block_tokens - 1)) != 0) {
-    error = "block_tokens is " + std::to_string(options.block_tokens) +
-            "; the GPU's kernels take powers of two";
-    return false;
-  }
-  int gpus = 0;
-  if (const auto failed = cuda::CountGpus(gpus); failed != cuda::kGpuOk) {
-    error = "no GPU can be used: " + cuda::ErrorText(failed);
-    return false;
-  }
-  for (const int gpu : options.gpus) {
-    if (gpu >= 0 && gpu < gpus) continue;
-    error = "GPU " + std::to_string(gpu) + " is asked for and there are " + std::to_string(gpus);
-    return false;
-  }
-  return true;
-}
-
-}  // namespace
 
 class GpuRunner::Impl {
  public:
-  Impl(const ModelConfig& config, const GpuRunnerOptions& options)
+  explicit Impl(const GpuRunnerOptions& options)
       : options_(options), threads_meet_(static_cast<int>(options.gpus.size())),
-        meeting_(static_cast<int>(options.gpus.size())) {
-    group_.config = config;
-    group_.gpus = options.gpus;
-    group_.keep_logits = options.keep_logits;
-  }
+        meeting_(static_cast<int>(options.gpus.size())) {}
 
   ~Impl() {
     stopping_.store(true, std::memory_order_release);
@@ -80,15 +41,24 @@ class GpuRunner::Impl {
     }
   }
 
-  bool Start(const TensorSource& source, std::string& error) {
-    if (!Plan(error) || !meeting_.Start(error)) return false;
+  bool Start(const ModelConfig& config, const TensorSource& source, std::string& error) {
+    if (!PlanGpuRun(config, options_, group_, plan_, error) || !meeting_.Start(error)) return false;
+    notes_ = plan_.notes;
+    const StepLimits& limits = group_.limits.step;
+    sampling_ = std::make_unique<GpuSampling>(limits.sequences, plan_.layout->history_max(),
+                                              plan_.layout->biases_max());
+    input_.Reserve(limits);
+    if (options_.keep_logits) {
+      kept_.resize(static_cast<size_t>(limits.tokens) *
+                   static_cast<size_t>(group_.config.vocab_size));
+    }
     const bool own_gpus =
         std::set<int>(group_.gpus.begin(), group_.gpus.end()).size() == group_.gpus.size();
     if (Size() > 1 && own_gpus && NcclComm::Available() && !NcclComm::NewId(nccl_id_, error)) {
       return false;
     }
     for (int rank = 0; rank < Size(); ++rank) {
-      ranks_.push_back(std::make_unique<GpuRank>(group_, *layout_, meeting_, rank));
+      ranks_.push_back(std::make_unique<GpuRank>(group_, *plan_.layout, meeting_, rank));
       loaded_.emplace_back(0, 0);
       comms_.push_back(threads_meet_.MakeComm(rank));
     }
@@ -130,7 +100,7 @@ class GpuRunner::Impl {
     return error_.empty() ? "the step was aborted" : error_;
   }
 
-  const RunnerInfo& info() const { return info_; }
+  const RunnerInfo& info() const { return plan_.info; }
   const std::string& notes() const { return notes_; }
 
   std::span<const float> kept_logits(int32_t index) const {
@@ -142,100 +112,12 @@ class GpuRunner::Impl {
  private:
   int Size() const { return static_cast<int>(group_.gpus.size()); }
 
-  // Shards, limits and memory of every GPU, before anything is allocated.
-  bool Plan(std::string& error) {
-    shards_.resize(static_cast<size_t>(Size()));
-    for (int rank = 0; rank < Size(); ++rank) {
-      if (!MakeGpuShard(group_.config, rank, Size(), ShardOf(rank), error)) return false;
-    }
-    const int64_t longest = options_.max_length > 0
-                                ? std::min<int64_t>(options_.max_length, group_.config.max_positions)
-                                : group_.config.max_positions;
-    const int64_t each = (longest + options_.block_tokens - 1) / options_.block_tokens;
-    const auto useful = static_cast<int32_t>(
-        std::min<int64_t>(each * options_.max_sequences, (1 << 30) / options_.block_tokens));
-    StepLimits& limits = group_.limits.step;
-    limits = {.tokens = options_.max_step_tokens, .sequences = options_.max_sequences,
-              .block_tokens = options_.block_tokens,
-              .block_count = options_.block_count > 0 ? options_.block_count : useful,
-              .vocab = group_.config.vocab_size, .positions = longest};
-    group_.limits.group = static_cast<int32_t>(ShardOf(0).heads.count / ShardOf(0).kv_heads.count);
-    group_.limits.rows = options_.keep_logits
-                             ? options_.max_step_tokens
-                             : std::min(options_.max_sequences, options_.max_step_tokens);
-    if (options_.graphs && !options_.keep_logits) {
-      group_.buckets = DecodeBuckets(std::min(options_.max_sequences, options_.max_step_tokens));
-    }
-    if (!PlanGpus(useful, error)) return false;
-    group_.rope = MakeRopeTable(group_.config, longest);
-    layout_ = std::make_unique<GpuStepLayout>(group_.limits);
-    sampling_ = std::make_unique<GpuSampling>(limits.sequences, layout_->history_max(),
-                                              layout_->biases_max());
-    input_.Reserve(limits);
-    if (options_.keep_logits) {
-      kept_.resize(static_cast<size_t>(limits.tokens) *
-                   static_cast<size_t>(group_.config.vocab_size));
-    }
-    info_ = {.device = "cuda", .tensor_parallel = Size(), .block_tokens = limits.block_tokens,
-             .block_count = limits.block_count, .max_step_tokens = limits.tokens,
-             .max_sequences = limits.sequences,
-             .vocab_size = static_cast<int32_t>(group_.config.vocab_size)};
-    return true;
-  }
-
-  // The pool is as large as the GPU with the least room allows.
-  bool PlanGpus(int32_t useful, std::string& error) {
-    const GpuStepLayout widest(group_.limits);
-    StepLimits& limits = group_.limits.step;
-    int32_t blocks = limits.block_count;
-    for (int rank = 0; rank < Size(); ++rank) {
-      const int gpu = group_.gpus[static_cast<size_t>(rank)];
-      cuda::GpuDescription about;
-      MemoryNeeds needs;
-      cuda::GpuError failed = cuda::DescribeGpu(gpu, about);
-      if (failed == cuda::kGpuOk) failed = cuda::UseGpu(gpu);
-      if (failed == cuda::kGpuOk) failed = cuda::MemoryInfo(needs.free_bytes, needs.total_bytes);
-      if (failed != cuda::kGpuOk) {
-        error = "GPU " + std::to_string(gpu) + ": " + cuda::ErrorText(failed);
-        return false;
-      }
-      group_.sm_count = rank == 0 ? about.sm_count : std::min(group_.sm_count, about.sm_count);
-      needs.gpu = "GPU " + std::to_string(gpu) + " (" + about.name + ")";
-      needs.ranks = static_cast<int32_t>(std::count(group_.gpus.begin(), group_.gpus.end(), gpu));
-      needs.weights = GpuWeightBytes(group_.config, ShardOf(rank));
-      needs.step = GpuStepBytes(group_, ShardOf(rank), widest);
-      needs.workspace = cuda::Gemm::kWorkspaceBytes;
-      needs.graphs = !group_.buckets.empty();
-      needs.peers = Size() > 1;
-      needs.block_bytes =
-          GpuKvBlockBytes(group_.config, ShardOf(rank), options_.block_tokens);
-      needs.blocks_useful = useful;
-      needs.blocks_asked = options_.block_count;
-      MemoryPlan plan;
-      if (!PlanMemory(needs, plan, error)) return false;
-      blocks = std::min(blocks, plan.block_count);
-      notes_ += Text(needs, plan) + "\n";
-      plans_.push_back(plan);
-    }
-    limits.block_count = blocks;
-    limits.positions = std::min(limits.positions, int64_t{blocks} * options_.block_tokens);
-    const GpuStepLayout layout(group_.limits);
-    for (int rank = 0; rank < Size(); ++rank) {
-      MemoryPlan& plan = plans_[static_cast<size_t>(rank)];
-      plan.block_count = blocks;
-      plan.kv = (int64_t{blocks} + 1) *
-                GpuKvBlockBytes(group_.config, ShardOf(rank), options_.block_tokens);
-      plan.step = GpuStepBytes(group_, ShardOf(rank), layout);
-    }
-    return true;
-  }
-
   // Two pinned places for steps, so that one may still be read while the next is
   // packed; the first holds a step of nothing but padding until there is a real one.
   bool PackIdle(std::string& error) {
     for (std::byte*& memory : packed_) {
       void* pinned = nullptr;
-      if (const auto failed = cuda::AllocatePinned(layout_->bytes(), &pinned);
+      if (const auto failed = cuda::AllocatePinned(plan_.layout->bytes(), &pinned);
           failed != cuda::kGpuOk) {
         error = "pinned memory for steps: " + cuda::ErrorText(failed);
         return false;
@@ -243,7 +125,7 @@ class GpuRunner::Impl {
       memory = static_cast<std::byte*>(pinned);
     }
     if (!group_.buckets.empty()) {
-      layout_->Pack(StepInput(), *sampling_, group_.buckets.back(), packed_[0]);
+      plan_.layout->Pack(StepInput(), *sampling_, group_.buckets.back(), packed_[0]);
     }
     return true;
   }
@@ -264,7 +146,7 @@ class GpuRunner::Impl {
                                ? BucketFor(group_.buckets, static_cast<int32_t>(input_.sequences.size()))
                                : 0;
     turn_ = 1 - turn_;
-    shape_ = layout_->Pack(input_, *sampling_, bucket, packed_[turn_]);
+    shape_ = plan_.layout->Pack(input_, *sampling_, bucket, packed_[turn_]);
     samples_ = static_cast<int32_t>(sampling_->rows().size());
     return true;
   }
@@ -282,18 +164,16 @@ class GpuRunner::Impl {
                   group_.config.vocab_size, out);
     }
     if (!options_.keep_logits) return;
-    const int64_t padded = ShardOf(0).vocab_padded;
+    const int64_t padded = plan_.shards[0].vocab_padded;
     for (int32_t row = 0; row < shape_.rows; ++row) {
       float* to = kept_.data() + int64_t{input_.logit_rows[static_cast<size_t>(row)]} *
                                      group_.config.vocab_size;
-      for (const Shard& shard : shards_) {
+      for (const Shard& shard : plan_.shards) {
         std::copy_n(ranks_[0]->logits() + (int64_t{shard.rank} * shape_.rows + row) * padded,
                     shard.vocab.count, to + shard.vocab.first);
       }
     }
   }
-
-  Shard& ShardOf(int rank) { return shards_[static_cast<size_t>(rank)]; }
 
   // The first reason stays: what follows it is what it caused.
   void Fail(const std::string& reason) {
@@ -330,7 +210,7 @@ class GpuRunner::Impl {
     const LoadProgress progress = [this, at](int64_t done, int64_t total) {
       ReportProgress(at, done, total);
     };
-    return rank.Use(error) && rank.Allocate(ShardOf(index), plans_[at], error) &&
+    return rank.Use(error) && rank.Allocate(plan_.shards[at], plan_.memory[at], error) &&
            rank.Load(source, progress, error) && threads.Barrier() &&
            rank.Connect(nccl_id_, error) && threads.Barrier() &&
            (Size() == 1 || rank.MeasureSums(error)) && threads.Barrier() &&
@@ -403,11 +283,8 @@ class GpuRunner::Impl {
   const GpuRunnerOptions options_;
   const SamplingParams greedy_{.temperature = 0.0f};
   GpuGroup group_;
-  RunnerInfo info_;
+  GpuPlan plan_;
   std::string notes_;
-  std::vector<Shard> shards_;
-  std::vector<MemoryPlan> plans_;
-  std::unique_ptr<GpuStepLayout> layout_;
   std::unique_ptr<GpuSampling> sampling_;
   std::string nccl_id_;                      // Empty: none between these ranks.
   LocalGroup threads_meet_;
@@ -438,9 +315,8 @@ class GpuRunner::Impl {
 
 std::unique_ptr<GpuRunner> GpuRunner::Create(const ModelConfig& config, const TensorSource& source,
                                              const GpuRunnerOptions& options, std::string& error) {
-  if (!CheckOptions(options, error)) return nullptr;
-  auto impl = std::make_unique<Impl>(config, options);
-  if (!impl->Start(source, error)) return nullptr;
+  auto impl = std::make_unique<Impl>(options);
+  if (!impl->Start(config, source, error)) return nullptr;
   return std::unique_ptr<GpuRunner>(new GpuRunner(std::move(impl)));
 }
 

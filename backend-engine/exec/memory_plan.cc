@@ -76,8 +76,7 @@ bool PlanMemory(const MemoryNeeds& needs, MemoryPlan& plan, std::string& error) 
 std::string Text(const MemoryNeeds& needs, const MemoryPlan& plan) {
   return Free(needs, plan) + " = " + Sum(plan) + " + KV " + GiB(plan.kv) + " (" +
          std::to_string(plan.block_count) + " blocks) + unused " +
-         GiB(plan.share - plan.weights - plan.step - plan.workspace - plan.peers - plan.graphs -
-             plan.reserve - plan.kv);
+         GiB(plan.unused());
 }
 
 }  // namespace penstock::engine

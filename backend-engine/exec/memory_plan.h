@@ -32,6 +32,10 @@ struct MemoryPlan {
   int64_t reserve = 0;     // Kernels' code, the driver's own.
   int64_t kv = 0;
   int32_t block_count = 0;  // One more is allocated: padding writes there.
+
+  int64_t unused() const {
+    return share - weights - step - workspace - peers - graphs - reserve - kv;
+  }
 };
 
 // False: `error` is one line with the arithmetic in it. The KV cache must get at

@@ -8,10 +8,23 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "backend-engine/sched/step.h"
 
 namespace penstock::engine {
+
+// A GPU in use, and what its memory was planned for.
+struct GpuInUse {
+  struct Part {
+    const char* name;  // weights, step, kv, ...: for labels.
+    int64_t bytes;
+  };
+  int index = 0;             // As CUDA counts them.
+  std::string name;          // "NVIDIA H200"
+  std::string bus_id;        // Of PCI; empty: not known.
+  std::vector<Part> memory;  // Of all ranks there; the last one is what nobody uses.
+};
 
 struct RunnerInfo {
   std::string device;          // "cpu", "emulated h200", "cuda": for /health and logs.
@@ -21,6 +34,7 @@ struct RunnerInfo {
   int32_t max_step_tokens = 0; // Most tokens one StepPlan may hold.
   int32_t max_sequences = 0;   // Most sequences one StepPlan may hold; slots are below it.
   int32_t vocab_size = 0;
+  std::vector<GpuInUse> gpus;  // Each once; none where nothing runs on a GPU.
 };
 
 enum class RunStatus { kOk, kFailed };  // kFailed: a rank died; the engine is lost.

@@ -48,6 +48,55 @@ TEST(EngineMetrics, CarriesOurOwnNames) {
   }
 }
 
+TEST(EngineMetrics, SaysHowManyPlacesOfBlocksInUseHoldNoToken) {
+  EngineLoad load = kLoad;
+  load.running_tokens = 120;  // Of 160 places.
+  const EngineMetrics metrics(MetricNames::kPenstock);
+  EXPECT_NE(metrics.Text(kLabels, load, 1)
+                .find("penstock_engine_kv_cache_fragmentation_ratio{model=\"m\"} 0.25\n"),
+            std::string::npos);
+  load.kv_blocks_used = 0;
+  load.running_tokens = 0;
+  EXPECT_NE(metrics.Text(kLabels, load, 1)
+                .find("penstock_engine_kv_cache_fragmentation_ratio{model=\"m\"} 0\n"),
+            std::string::npos);
+}
+
+TEST(EngineMetrics, CarriesWhatGpusTellAndLeavesOutWhatTheyDoNot) {
+  const std::vector<GpuInUse> gpus = {{.index = 0, .memory = {{"kv", 7}, {"unused", 1}}},
+                                      {.index = 3, .memory = {{"kv", 9}}}};
+  DeviceGauges devices{.gpus = gpus, .reading = {.age_seconds = 0.5, .figures = {{}, {}}}};
+  devices.reading.figures[0].utilization = 0.75;
+  devices.reading.figures[1].utilization = 0.5;
+  devices.reading.figures[1].power = 312.5;
+  devices.reading.figures[1].link_bytes_sent = 4096;
+  const EngineMetrics metrics(MetricNames::kPenstock);
+  const std::string text = metrics.Text(kLabels, kLoad, 1, devices);
+  for (const char* line : {
+           "penstock_engine_gpu_planned_bytes{model=\"m\",gpu=\"0\",part=\"unused\"} 1\n",
+           "penstock_engine_gpu_planned_bytes{model=\"m\",gpu=\"3\",part=\"kv\"} 9\n",
+           "penstock_engine_gpu_figures_age_seconds{model=\"m\"} 0.5\n",
+           "penstock_engine_gpu_utilization_ratio{model=\"m\",gpu=\"0\"} 0.75\n",
+           "penstock_engine_gpu_utilization_ratio{model=\"m\",gpu=\"3\"} 0.5\n",
+           "penstock_engine_gpu_power_watts{model=\"m\",gpu=\"3\"} 312.5\n",
+           "# TYPE penstock_engine_gpu_nvlink_sent_bytes_total counter\n",
+           "penstock_engine_gpu_nvlink_sent_bytes_total{model=\"m\",gpu=\"3\"} 4096\n",
+       }) {
+    EXPECT_NE(text.find(line), std::string::npos) << line << text;
+  }
+  EXPECT_EQ(text.find("gpu_power_watts{model=\"m\",gpu=\"0\"}"), std::string::npos) << text;
+  EXPECT_EQ(text.find("Nan"), std::string::npos) << text;
+  EXPECT_EQ(text.find("gpu_temperature"), std::string::npos) << text;
+
+  // A driver that does not come back: the age alone. No library: not even that.
+  devices.reading = {.age_seconds = 60};
+  const std::string hung = metrics.Text(kLabels, kLoad, 1, devices);
+  EXPECT_NE(hung.find("gpu_figures_age_seconds{model=\"m\"} 60\n"), std::string::npos) << hung;
+  EXPECT_EQ(hung.find("gpu_utilization"), std::string::npos);
+  devices.reading.possible = false;
+  EXPECT_EQ(metrics.Text(kLabels, kLoad, 1, devices).find("gpu_figures_age"), std::string::npos);
+}
+
 TEST(EngineMetrics, CarriesTheNamesOfVllmWhereAskedTo) {
   const std::string text = Text(MetricNames::kVllm);
   for (const char* line : {

@@ -177,6 +177,21 @@ TEST(GpuRunner, SaysWhatItIsAndWhereTheMemoryWent) {
             std::string::npos)
       << runner->notes();
   EXPECT_NE(runner->notes().find("-> one_shot"), std::string::npos);
+  ASSERT_EQ(runner->info().gpus.size(), 1u);  // Two ranks, one GPU.
+  const GpuInUse& gpu = runner->info().gpus[0];
+  EXPECT_EQ(gpu.bus_id, "0000:00:00.0");
+  int64_t sum = 0;
+  for (const GpuInUse::Part& part : gpu.memory) sum += part.bytes;
+  EXPECT_EQ(sum, int64_t{1} << 30);
+}
+
+TEST(GpuRunner, APoolShorterThanTheModelsLongestTextCutsThePositions) {
+  ModelConfig config = GpuConfig();
+  config.max_positions = 50000;
+  const auto runner = Make(RandomModel(config, DType::kBf16, 0.15f),
+                           {.block_count = 4, .max_step_tokens = 16, .max_sequences = 2});
+  Steps steps(*runner, 2);
+  EXPECT_EQ(steps.Greedy({Ids(9, 2)}, 3, -1).at(0).size(), 3u);
 }
 
 TEST(GpuRunner, TooLittleMemoryIsAMessageWithTheArithmetic) {

@@ -58,7 +58,9 @@ GpuError CountGpus(int& count) {
 
 GpuError DescribeGpu(int gpu, GpuDescription& description) {
   if (gpu < 0 || gpu >= gpu_count) return kGpuInvalid;
-  description = {.name = "emulated GPU", .bus_id = "", .capability = 90, .sm_count = 4};
+  description = {.name = "emulated GPU",
+                 .bus_id = "0000:0" + std::to_string(gpu % 10) + ":00.0",
+                 .capability = 90, .sm_count = 4};
   return kGpuOk;
 }
 

@@ -1,0 +1,154 @@
+#include "backend-engine/exec/gpu_plan.h"
+
+#include <algorithm>
+
+#include "backend-engine/exec/decode_plan.h"
+
+namespace penstock::engine {
+namespace {
+
+bool CheckOptions(const GpuRunnerOptions& options, std::string& error) {
+  const auto ranks = static_cast<int64_t>(options.gpus.size());
+  const struct {
+    const char* name;
+    int64_t value;
+  } counts[] = {{"ranks", ranks},
+                {"block_tokens", options.block_tokens},
+                {"max_step_tokens", options.max_step_tokens},
+                {"max_sequences", options.max_sequences}};
+  for (const auto& count : counts) {
+    if (count.value >= 1) continue;
+    error = std::string(count.name) + " is " + std::to_string(count.value) + ", at least 1 needed";
+    return false;
+  }
+  if ((options.block_tokens & (options.block_tokens - 1)) != 0) {
+    error = "block_tokens is " + std::to_string(options.block_tokens) +
+            "; the GPU's kernels take powers of two";
+    return false;
+  }
+  int gpus = 0;
+  if (const auto failed = cuda::CountGpus(gpus); failed != cuda::kGpuOk) {
+    error = "no GPU can be used: " + cuda::ErrorText(failed);
+    return false;
+  }
+  for (const int gpu : options.gpus) {
+    if (gpu >= 0 && gpu < gpus) continue;
+    error = "GPU " + std::to_string(gpu) + " is asked for and there are " + std::to_string(gpus);
+    return false;
+  }
+  return true;
+}
+
+bool DescribeFree(int gpu, cuda::GpuDescription& about, MemoryNeeds& needs, std::string& error) {
+  cuda::GpuError failed = cuda::DescribeGpu(gpu, about);
+  if (failed == cuda::kGpuOk) failed = cuda::UseGpu(gpu);
+  if (failed == cuda::kGpuOk) failed = cuda::MemoryInfo(needs.free_bytes, needs.total_bytes);
+  if (failed == cuda::kGpuOk) return true;
+  error = "GPU " + std::to_string(gpu) + ": " + cuda::ErrorText(failed);
+  return false;
+}
+
+// A rank's part of its GPU in the books of /metrics.
+void AddToBooks(int gpu, const cuda::GpuDescription& about, const MemoryPlan& plan,
+                std::vector<GpuInUse>& books) {
+  const GpuInUse::Part parts[] = {{"weights", plan.weights}, {"step", plan.step},
+                                  {"products", plan.workspace}, {"communication", plan.peers},
+                                  {"graphs", plan.graphs}, {"reserve", plan.reserve},
+                                  {"kv", plan.kv}, {"unused", plan.unused()}};
+  auto found = std::find_if(books.begin(), books.end(),
+                            [gpu](const GpuInUse& other) { return other.index == gpu; });
+  if (found == books.end()) {
+    books.push_back({gpu, about.name, about.bus_id, {std::begin(parts), std::end(parts)}});
+    return;
+  }
+  for (size_t i = 0; i < std::size(parts); ++i) found->memory[i].bytes += parts[i].bytes;
+}
+
+// The pool is as large as the GPU with the least room allows.
+bool PlanMemoryOfGpus(const GpuRunnerOptions& options, int32_t useful, GpuGroup& group,
+                      GpuPlan& plan, std::string& error) {
+  const GpuStepLayout widest(group.limits);
+  StepLimits& limits = group.limits.step;
+  int32_t blocks = limits.block_count;
+  std::vector<cuda::GpuDescription> abouts(group.gpus.size());
+  for (size_t rank = 0; rank < group.gpus.size(); ++rank) {
+    const int gpu = group.gpus[rank];
+    const Shard& shard = plan.shards[rank];
+    MemoryNeeds needs;
+    if (!DescribeFree(gpu, abouts[rank], needs, error)) return false;
+    const int32_t sms = abouts[rank].sm_count;
+    group.sm_count = rank == 0 ? sms : std::min(group.sm_count, sms);
+    needs.gpu = "GPU " + std::to_string(gpu) + " (" + abouts[rank].name + ")";
+    needs.ranks = static_cast<int32_t>(std::count(group.gpus.begin(), group.gpus.end(), gpu));
+    needs.weights = GpuWeightBytes(group.config, shard);
+    needs.step = GpuStepBytes(group, shard, widest);
+    needs.workspace = cuda::Gemm::kWorkspaceBytes;
+    needs.graphs = !group.buckets.empty();
+    needs.peers = group.gpus.size() > 1;
+    needs.block_bytes = GpuKvBlockBytes(group.config, shard, options.block_tokens);
+    needs.blocks_useful = useful;
+    needs.blocks_asked = options.block_count;
+    MemoryPlan& memory = plan.memory.emplace_back();
+    if (!PlanMemory(needs, memory, error)) return false;
+    blocks = std::min(blocks, memory.block_count);
+    plan.notes += Text(needs, memory) + "\n";
+  }
+  limits.block_count = blocks;
+  limits.positions = std::min(limits.positions, int64_t{blocks} * options.block_tokens);
+  const GpuStepLayout layout(group.limits);
+  for (size_t rank = 0; rank < group.gpus.size(); ++rank) {
+    MemoryPlan& memory = plan.memory[rank];
+    memory.block_count = blocks;
+    memory.kv = (int64_t{blocks} + 1) *
+                GpuKvBlockBytes(group.config, plan.shards[rank], options.block_tokens);
+    memory.step = GpuStepBytes(group, plan.shards[rank], layout);
+    AddToBooks(group.gpus[rank], abouts[rank], memory, plan.info.gpus);
+  }
+  return true;
+}
+
+}  // namespace
+
+bool PlanGpuRun(const ModelConfig& config, const GpuRunnerOptions& options, GpuGroup& group,
+                GpuPlan& plan, std::string& error) {
+  if (!CheckOptions(options, error)) return false;
+  group.config = config;
+  group.gpus = options.gpus;
+  group.keep_logits = options.keep_logits;
+  const auto ranks = static_cast<int>(group.gpus.size());
+  plan.shards.resize(group.gpus.size());
+  for (int rank = 0; rank < ranks; ++rank) {
+    if (!MakeGpuShard(config, rank, ranks, plan.shards[static_cast<size_t>(rank)], error)) {
+      return false;
+    }
+  }
+  const int64_t longest = options.max_length > 0
+                              ? std::min<int64_t>(options.max_length, config.max_positions)
+                              : config.max_positions;
+  const int64_t each = (longest + options.block_tokens - 1) / options.block_tokens;
+  const auto useful = static_cast<int32_t>(
+      std::min<int64_t>(each * options.max_sequences, (1 << 30) / options.block_tokens));
+  group.limits.step = {.tokens = options.max_step_tokens, .sequences = options.max_sequences,
+                       .block_tokens = options.block_tokens,
+                       .block_count = options.block_count > 0 ? options.block_count : useful,
+                       .vocab = config.vocab_size, .positions = longest};
+  group.limits.group = static_cast<int32_t>(plan.shards[0].heads.count /
+                                            plan.shards[0].kv_heads.count);
+  const int32_t rows = std::min(options.max_sequences, options.max_step_tokens);
+  group.limits.rows = options.keep_logits ? options.max_step_tokens : rows;
+  if (options.graphs && !options.keep_logits) group.buckets = DecodeBuckets(rows);
+  if (!PlanMemoryOfGpus(options, useful, group, plan, error)) return false;
+  group.rope = MakeRopeTable(config, group.limits.step.positions);  // What its buffer holds.
+  plan.layout = std::make_unique<GpuStepLayout>(group.limits);
+  const StepLimits& limits = group.limits.step;
+  plan.info.device = "cuda";
+  plan.info.tensor_parallel = ranks;
+  plan.info.block_tokens = limits.block_tokens;
+  plan.info.block_count = limits.block_count;
+  plan.info.max_step_tokens = limits.tokens;
+  plan.info.max_sequences = limits.sequences;
+  plan.info.vocab_size = static_cast<int32_t>(config.vocab_size);
+  return true;
+}
+
+}  // namespace penstock::engine

@@ -1,0 +1,29 @@
+// What a GPU runner decides before anything is allocated: options checked, the
+// model cut into shards, the limits of a step, and the memory of every GPU.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend-engine/exec/gpu_rank.h"
+#include "backend-engine/exec/gpu_runner.h"
+#include "backend-engine/exec/memory_plan.h"
+#include "backend-engine/exec/runner.h"
+
+namespace penstock::engine {
+
+struct GpuPlan {
+  std::vector<Shard> shards;       // Of each rank, as `memory`.
+  std::vector<MemoryPlan> memory;
+  std::unique_ptr<GpuStepLayout> layout;
+  RunnerInfo info;
+  std::string notes;               // For the log: the memory of each GPU, in lines.
+};
+
+// Fills `group` and `plan`. False: `error` says which option or number, and what is
+// allowed; out of memory comes with the arithmetic.
+bool PlanGpuRun(const ModelConfig& config, const GpuRunnerOptions& options, GpuGroup& group,
+                GpuPlan& plan, std::string& error);
+
+}  // namespace penstock::engine
