@@ -32,7 +32,7 @@ BIG_PROMPT = json.dumps({"model": "any", "temperature": 0.7, "stream": True,
                          "messages": [{"role": "user", "content": "a word " * 32000}]}).encode()
 # A stream takes a proxy two open files, towards the client and towards the origin.
 STREAMS = min(10_000, peers.CONNECTIONS - 100)
-IDLE = min(10_000, 2 * peers.CONNECTIONS - 100)
+IDLE = min(10_000, peers.CONNECTIONS - 100)   # Ours keeps a descriptor for the backend of each.
 
 def wrk(path, connections=64, scheme="http", script=None):
     return lambda port, secs, folder: measure.wrk(f"{scheme}://127.0.0.1:{port}{path}", secs, connections,
