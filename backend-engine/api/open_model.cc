@@ -151,6 +151,7 @@ absl::StatusOr<OpenedModel> OpenOnGpu(const ServeOptions& options,
   gpu.max_step_tokens = options.step_tokens > 0 ? options.step_tokens : kGpuStepTokens;
   gpu.max_sequences = options.max_running;
   gpu.max_length = opened.model.max_length;
+  gpu.pin_threads = options.pin_threads;
   gpu.progress = ShareOf(progress);
   std::string error;
   opened.runner = OpenGpuRunner((*checkpoint)->config(), (*checkpoint)->source(), gpu,

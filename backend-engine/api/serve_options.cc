@@ -40,6 +40,9 @@ void AddDeviceOptions(CLI::App& serve, ServeOptions& options) {
   serve.add_option("--tensor-parallel", options.tensor_parallel, "Ranks the model is split over")
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
+  serve.add_flag("--pin-threads,!--no-pin-threads", options.pin_threads,
+                 "GPUs: keep each rank's thread on the CPUs near its GPU")
+      ->capture_default_str();
   serve.add_option("--timing", options.timing, "Emulated device: whose speed")
       ->check(CLI::IsMember({"h200", "v100", "instant"}))
       ->capture_default_str();

@@ -23,6 +23,7 @@ struct ServeOptions {
   int32_t block_tokens = 16;
   int32_t max_length = 0;                // 0: the model's own limit.
   std::string timing = "h200";           // Of the emulated device.
+  bool pin_threads = true;               // On GPUs: each rank's thread near its GPU.
   double speed = 1;                      // Likewise: 0.5 takes twice as long.
   std::string metrics_compat;            // "vllm" or nothing.
   std::string log_level = "info";

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "backend-engine/exec/decode_plan.h"
+#include "backend-engine/exec/thread_place.h"
 
 namespace penstock::engine {
 namespace {
@@ -107,6 +108,29 @@ bool PlanMemoryOfGpus(const GpuRunnerOptions& options, int32_t useful, GpuGroup&
   return true;
 }
 
+// The CPUs of each rank's thread, before any thread is put anywhere.
+void PlanPlaces(const GpuRunnerOptions& options, GpuPlan& plan) {
+  plan.cpus.resize(options.gpus.size());
+  if (!options.pin_threads) return;
+  // A thread begins where the one that made it stands, so each is put somewhere.
+  plan.cpus.assign(options.gpus.size(), CpusOfThisThread());
+  for (const GpuInUse& gpu : plan.info.gpus) {
+    std::vector<int> cpus;
+    int node = -1;
+    std::string why_not;
+    const std::string name = "GPU " + std::to_string(gpu.index);
+    if (!CpusNear(gpu.bus_id, options.sysfs, cpus, node, why_not)) {
+      plan.notes += name + ": threads stay where they are: " + why_not + "\n";
+      continue;
+    }
+    plan.notes += name + ": threads stay on " + std::to_string(cpus.size()) +
+                  " CPUs of NUMA node " + std::to_string(node) + "\n";
+    for (size_t rank = 0; rank < options.gpus.size(); ++rank) {
+      if (options.gpus[rank] == gpu.index) plan.cpus[rank] = cpus;
+    }
+  }
+}
+
 }  // namespace
 
 bool PlanGpuRun(const ModelConfig& config, const GpuRunnerOptions& options, GpuGroup& group,
@@ -138,6 +162,7 @@ bool PlanGpuRun(const ModelConfig& config, const GpuRunnerOptions& options, GpuG
   group.limits.rows = options.keep_logits ? options.max_step_tokens : rows;
   if (options.graphs && !options.keep_logits) group.buckets = DecodeBuckets(rows);
   if (!PlanMemoryOfGpus(options, useful, group, plan, error)) return false;
+  PlanPlaces(options, plan);
   group.rope = MakeRopeTable(config, group.limits.step.positions);  // What its buffer holds.
   plan.layout = std::make_unique<GpuStepLayout>(group.limits);
   const StepLimits& limits = group.limits.step;

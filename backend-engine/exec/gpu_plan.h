@@ -16,9 +16,10 @@ namespace penstock::engine {
 struct GpuPlan {
   std::vector<Shard> shards;       // Of each rank, as `memory`.
   std::vector<MemoryPlan> memory;
+  std::vector<std::vector<int>> cpus;  // Its thread's; none: it is not put anywhere.
   std::unique_ptr<GpuStepLayout> layout;
   RunnerInfo info;
-  std::string notes;               // For the log: the memory of each GPU, in lines.
+  std::string notes;               // For the log: memory and CPUs of each GPU, in lines.
 };
 
 // Fills `group` and `plan`. False: `error` says which option or number, and what is

@@ -13,6 +13,7 @@
 #include "backend-engine/exec/decode_plan.h"
 #include "backend-engine/exec/gpu_plan.h"
 #include "backend-engine/exec/gpu_rank.h"
+#include "backend-engine/exec/thread_place.h"
 #include "backend-engine/parallel/local_comm.h"
 #include "backend-engine/parallel/wait.h"
 
@@ -62,6 +63,9 @@ class GpuRunner::Impl {
       loaded_.emplace_back(0, 0);
       comms_.push_back(threads_meet_.MakeComm(rank));
     }
+    // Memory of the host that this thread touches first lies near the GPU, too.
+    const PlaceRestored restored;
+    Settle(0);
     if (!PackIdle(error)) return false;
     for (int rank = 1; rank < Size(); ++rank) {
       threads_.emplace_back([this, rank, &source] { RankMain(rank, source); });
@@ -78,6 +82,8 @@ class GpuRunner::Impl {
   }
 
   RunStatus Run(const StepPlan& plan, StepResult& result) {
+    if (!settled_) Settle(0);  // The engine's thread, which is not the one that started us.
+    settled_ = true;
     std::string refusal;
     if (!FillStepInput(plan, group_.limits.step, options_.keep_logits, input_, refusal) ||
         !PackStep(plan, refusal)) {
@@ -231,7 +237,13 @@ class GpuRunner::Impl {
     options_.progress(all_done, all_total);
   }
 
+  void Settle(int rank) {
+    const std::vector<int>& cpus = plan_.cpus[static_cast<size_t>(rank)];
+    if (!cpus.empty()) (void)KeepThisThreadOn(cpus);
+  }
+
   void RankMain(int rank, const TensorSource& source) {
+    Settle(rank);
     const auto prepare = [&](std::string& reason) { return Prepare(rank, source, reason); };
     if (!Guard(rank, prepare)) return;
     for (int seen = 0;;) {
@@ -292,6 +304,8 @@ class GpuRunner::Impl {
   std::vector<std::unique_ptr<Comm>> comms_;  // Of the ranks' threads.
   std::vector<std::unique_ptr<GpuRank>> ranks_;
   std::vector<std::pair<int64_t, int64_t>> loaded_;
+
+  bool settled_ = false;
 
   // A step: written by rank 0 between steps.
   StepInput input_;

@@ -33,6 +33,8 @@ struct GpuRunnerOptions {
   bool graphs = true;            // Of decode steps.
   bool keep_logits = false;      // Compute and keep the logits of every token of a step.
   int32_t step_seconds_max = 120;
+  bool pin_threads = true;       // Each rank's thread stays on the CPUs near its GPU.
+  std::string sysfs = "/sys";    // Where the kernel says which those are.
   std::function<void(int64_t done, int64_t total)> progress;  // As CpuRunnerOptions'.
 };
 

@@ -21,6 +21,9 @@ TEST(CommandLine, HasTheDefaultsOfTheStruct) {
   EXPECT_EQ(options.listen, "127.0.0.1:9001");
   EXPECT_EQ(options.device, "auto");
   EXPECT_EQ(options.tensor_parallel, 1);
+  EXPECT_TRUE(options.pin_threads);
+  EXPECT_FALSE(std::get<ServeOptions>(Parse({"serve", "--model", "m", "--no-pin-threads"}))
+                   .pin_threads);
 }
 
 TEST(CommandLine, ReadsWhatItIsGiven) {

@@ -4,13 +4,16 @@
 #include "backend-engine/exec/gpu_runner.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <thread>
 
 #include "backend-engine/exec/gpu_device.h"
+#include "backend-engine/exec/thread_place.h"
 #include "backend-engine/kernels/cuda/emulated/recording.h"
 #include "backend-engine/load/checkpoint.h"
 #include "tests/backend-engine/model/random_model.h"
@@ -192,6 +195,35 @@ TEST(GpuRunner, APoolShorterThanTheModelsLongestTextCutsThePositions) {
                            {.block_count = 4, .max_step_tokens = 16, .max_sequences = 2});
   Steps steps(*runner, 2);
   EXPECT_EQ(steps.Greedy({Ids(9, 2)}, 3, -1).at(0).size(), 3u);
+}
+
+TEST(GpuRunner, KeepsItsThreadsNearTheirGpuUnlessToldNotTo) {
+  const std::filesystem::path sysfs = std::filesystem::temp_directory_path() /
+                                      ("penstock_near_" + std::to_string(getpid()));
+  const auto write = [&](const char* path, const std::string& text) {
+    std::filesystem::create_directories((sysfs / path).parent_path());
+    std::ofstream(sysfs / path) << text;
+  };
+  const std::vector<int> before = CpusOfThisThread();
+  write("bus/pci/devices/0000:00:00.0/numa_node", "0\n");
+  write("devices/system/node/node0/cpulist", std::to_string(before.back()) + "\n");
+  const RandomModel model(GpuConfig());
+  for (const bool pins : {true, false}) {
+    std::thread([&] {
+      const auto runner = Make(model, {.gpus = {0, 0}, .max_step_tokens = 4, .max_sequences = 1,
+                                       .pin_threads = pins, .sysfs = sysfs.string()});
+      EXPECT_EQ(CpusOfThisThread(), before);  // Whoever starts a runner goes where it likes.
+      EXPECT_EQ(runner->notes().find("GPU 0: threads stay on 1 CPUs of NUMA node 0") !=
+                    std::string::npos, pins) << runner->notes();
+      Steps steps(*runner, 2);
+      steps.Add(0, {1}, 0, true);
+      steps.Run();
+      EXPECT_EQ(CpusOfThisThread(), pins ? std::vector<int>{before.back()} : before);
+    }).join();
+  }
+  std::filesystem::remove_all(sysfs);
+  EXPECT_NE(Make(model, {.max_step_tokens = 4, .max_sequences = 1, .sysfs = sysfs.string()})
+                ->notes().find("GPU 0: threads stay where they are: "), std::string::npos);
 }
 
 TEST(GpuRunner, TooLittleMemoryIsAMessageWithTheArithmetic) {
