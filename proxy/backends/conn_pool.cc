@@ -47,6 +47,7 @@ ConnPool::ConnPool(std::shared_ptr<Backend> backend, Dialer& dialer, DeadlineWhe
                    Turn& turn, const ConnPoolLimits& limits)
     : backend_(std::move(backend)),
       dialer_(*backend_, dialer, wheel),
+      http1_dialer_(*backend_, dialer, wheel),
       wheel_(wheel),
       turn_(turn),
       limits_(limits),
@@ -82,8 +83,9 @@ bool ConnPool::in_use() const {
   return open() > idle() || !dialing_.empty() || !waiting_.empty();
 }
 
-BackendCall* ConnPool::Acquire(BackendCall::User& user, MonoTime connect_timeout, bool fresh) {
-  if (speaks_ == Speaks::kHttp1) {
+BackendCall* ConnPool::Acquire(BackendCall::User& user, MonoTime connect_timeout, bool fresh,
+                               bool only_http1) {
+  if (speaks_ == Speaks::kHttp1 || only_http1) {
     if (!fresh && !idle_.empty()) {
       H1Conn* const conn = idle_.back();
       idle_.pop_back();
@@ -91,7 +93,7 @@ BackendCall* ConnPool::Acquire(BackendCall::User& user, MonoTime connect_timeout
       conn->reused_ = true;
       return conn;
     }
-    Dial(&user, connect_timeout);
+    Dial(&user, connect_timeout, only_http1);
     return nullptr;
   }
   if (waiting_.empty()) {
@@ -119,10 +121,10 @@ H2Conn* ConnPool::WithRoom() {
   return nullptr;
 }
 
-void ConnPool::Dial(BackendCall::User* user, MonoTime timeout) {
-  dialing_.push_front({user, nullptr});
+void ConnPool::Dial(BackendCall::User* user, MonoTime timeout, bool only_http1) {
+  dialing_.push_front({user, only_http1, nullptr});
   const auto dialing = dialing_.begin();
-  dialing->pending = dialer_.Dial(
+  dialing->pending = (only_http1 ? http1_dialer_ : dialer_).Dial(
       backend_->address(), timeout, [this, dialing](absl::StatusOr<std::unique_ptr<Stream>> stream) {
         OnDialed(dialing, std::move(stream));
       });
@@ -157,10 +159,12 @@ void ConnPool::OnDialed(std::list<Dialing>::iterator dialing,
                         absl::StatusOr<std::unique_ptr<Stream>> stream) {
   Turn::Scope scope(turn_);
   BackendCall::User* const user = dialing->user;
+  const bool only_http1 = dialing->only_http1;
   turn_.Bury(std::move(dialing->pending));
   dialing_.erase(dialing);
   if (user == nullptr) --shared_dials_;
   if (!stream.ok()) return OnDialFailed(user, stream.status());
+  if (only_http1) return AddH1(*std::move(stream), user);   // It says nothing of the others.
   speaks_ = SpeaksOf(**stream);
   if (speaks_ == Speaks::kHttp2) {
     AddH2(*std::move(stream), user);

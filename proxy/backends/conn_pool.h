@@ -60,7 +60,9 @@ class ConnPool {
   // Finds `user` a call: returned at once, or OnConnReady or OnConnFailed follows
   // nullptr within about `connect_timeout`.
   // `fresh`: on HTTP/1, do not take an idle connection (it might be as dead as the last).
-  BackendCall* Acquire(BackendCall::User& user, MonoTime connect_timeout, bool fresh);
+  // `only_http1`: HTTP/2 cannot carry it; where TLS would agree on that, it is not offered.
+  BackendCall* Acquire(BackendCall::User& user, MonoTime connect_timeout, bool fresh,
+                       bool only_http1 = false);
   // Gives up what Acquire began. Unknown users are ignored.
   void Cancel(BackendCall::User& user);
 
@@ -76,6 +78,7 @@ class ConnPool {
   enum class Speaks : uint8_t { kUnknown, kHttp1, kHttp2 };
   struct Dialing {
     BackendCall::User* user;               // Null: for those who wait.
+    bool only_http1;
     std::unique_ptr<Dialer::Pending> pending;
   };
   struct Waiting {
@@ -86,7 +89,7 @@ class ConnPool {
     Deadline deadline;
   };
 
-  void Dial(BackendCall::User* user, MonoTime timeout);
+  void Dial(BackendCall::User* user, MonoTime timeout, bool only_http1 = false);
   void DialForWaiting();
   void OnDialed(std::list<Dialing>::iterator dialing, absl::StatusOr<std::unique_ptr<Stream>> stream);
   void OnDialFailed(BackendCall::User* user, const absl::Status& status);
@@ -110,7 +113,7 @@ class ConnPool {
   static void OnSweep(void* self);
 
   const std::shared_ptr<Backend> backend_;
-  BackendDialer dialer_;
+  BackendDialer dialer_, http1_dialer_;
   DeadlineWheel& wheel_;
   Turn& turn_;
   ConnPoolLimits limits_;

@@ -82,7 +82,7 @@ bool Exchange::Begin(lb::BackendId id, TryKind kind) {
   }
   CHECK(connections != nullptr);
   one.dialing = connections;
-  one.call = connections->Acquire(one, pool_->connect_timeout, one.fresh);
+  one.call = connections->Acquire(one, pool_->connect_timeout, one.fresh, !upgrade_.empty());
   if (one.call == nullptr) {
     Rearm();
     return true;

@@ -4,8 +4,10 @@ and raw sockets for what these would never do."""
 import asyncio
 import os
 import signal
+import tempfile
 import threading
 
+from tests.support.certificates import Authority
 from tests.support.fake_backend import FakeBackend
 from tests.support.sdk import python_package
 from tests.support.stack import StackTest, main, wait_until
@@ -21,7 +23,7 @@ pools:
   - name: sockets
     backends: {backends}
     upgrades: [websocket]
-    timeouts: {tunnel: 1s}
+    timeouts: {tunnel: 1s}%s
     health_check: {enabled: false}
     load_reports: {push: false}
 observability: {access_log: "%s"}
@@ -33,10 +35,10 @@ AGREED = (b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection
 
 
 class TunnelTest(StackTest):
-    def start(self, backend):
+    def start(self, backend, more=""):
         stack = self.stack(engines=0, policy="version: v1\n", backends=[backend], start=False)
         self.access_log = os.path.join(stack.folder, "access.log")
-        stack.write_policy(POLICY % self.access_log)
+        stack.write_policy(POLICY % (more, self.access_log))
         stack.start()
         return stack
 
@@ -50,7 +52,7 @@ class TunnelTest(StackTest):
 class EchoServer:
     """A server of the package that sends back what it gets, on a thread of its own."""
 
-    def __init__(self):
+    def __init__(self, tls=None):
         from websockets.asyncio.server import serve
         self._loop, started = asyncio.new_event_loop(), threading.Event()
 
@@ -60,7 +62,7 @@ class EchoServer:
 
         async def run():
             self._stop = asyncio.Event()
-            async with serve(echo, "127.0.0.1", 0, max_size=None) as server:
+            async with serve(echo, "127.0.0.1", 0, max_size=None, ssl=tls) as server:
                 self.address = "127.0.0.1:%d" % server.sockets[0].getsockname()[1]
                 started.set()
                 await self._stop.wait()
@@ -94,6 +96,20 @@ class PackageTest(TunnelTest):
         line = self.logged()
         self.assertIn('"response_code":101', line)
         self.assertGreater(stack.metric("penstock_http_requests_total", code="101"), 0)
+
+    def test_a_backend_whose_tls_would_agree_on_http2_is_upgraded_over_http1(self):
+        from websockets.sync.client import connect
+        with tempfile.TemporaryDirectory() as folder:
+            authority = Authority(folder)
+            context = authority.issue("sockets", "127.0.0.1").server_context()
+            context.set_alpn_protocols(["h2", "http/1.1"])   # What it likes best comes first.
+            server = EchoServer(context)
+            self.addCleanup(server.close)
+            stack = self.start(server.address, f"\n    tls: {{enabled: true, ca_file: {authority.cert}}}")
+            for _ in range(2):   # The second resumes the session of the first.
+                with connect(f"ws://{stack.proxy_address}/chat") as client:
+                    client.send("hello")
+                    self.assertEqual(client.recv(timeout=30), "hello")
 
     def test_many_at_once(self):
         from websockets.sync.client import connect

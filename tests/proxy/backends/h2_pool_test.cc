@@ -231,5 +231,48 @@ TEST(H2Pool, WithTlsTheFirstConnectionTellsWhichProtocolTheBackendSpeaks) {
   }
 }
 
+TEST(H2Pool, WhatOnlyHttp1CanCarryGetsAConnectionOfItsOwn) {
+  for (const bool first : {true, false}) {
+    H2World world;
+    std::vector<std::unique_ptr<Stream>> silent;   // The end that does not speak HTTP/2.
+    world.listener.reset();
+    world.listener = *world.loop.Listen(
+        *Address::Parse(world.backend->authority), [&](std::unique_ptr<Stream> stream) {
+          if (silent.size() + world.ends.size() == (first ? 0 : 1)) {
+            silent.push_back(std::move(stream));
+          } else {
+            world.ends.push_back(std::make_unique<H2End>(std::move(stream), CodecLimits()));
+          }
+        });
+    TlsDialer dialer(world.loop.dialer(), "h2");
+    ConnPool pool(world.backend, dialer, world.loop.deadlines(), world.turn, {.tls = true});
+    H2Asker upgrade, asker;
+    upgrade.sends = false;
+    const auto acquire = [&](H2Asker& who, bool only_http1) {
+      Turn::Scope scope(world.turn);
+      EXPECT_EQ(pool.Acquire(who, kSecond, false, only_http1), nullptr);
+    };
+    if (first) acquire(upgrade, true);
+    acquire(asker, false);
+    world.Run();
+    if (!first) acquire(upgrade, true);
+    world.Run();
+    EXPECT_EQ(dialer.dials, 2);
+    EXPECT_EQ(world.cells().connections[0].value(), 1);
+    EXPECT_EQ(world.cells().connections[1].value(), 1);
+    ASSERT_NE(upgrade.call, nullptr);
+    ASSERT_NE(asker.call, nullptr);
+    // What the pool knows of the backend has not changed.
+    H2Asker next;
+    {
+      Turn::Scope scope(world.turn);
+      next.call = pool.Acquire(next, kSecond, false);
+    }
+    EXPECT_NE(next.call, nullptr);
+    EXPECT_EQ(dialer.dials, 2);
+    for (H2Asker* who : {&upgrade, &asker, &next}) world.Leave(*who);
+  }
+}
+
 }  // namespace
 }  // namespace penstock
