@@ -496,8 +496,8 @@ constexpr Field kPoolFields[] = {
     Required(List<&Pool::backends>("backends", kBackend, "The engines.", 1024)),
     Part<&Pool::auth>("auth", kAuth, "What happens to the Authorization header."),
     Name<&Pool::cache>("cache", "The cache that answers are kept in; not given: none."),
-    Texts<&Pool::upgrades>("upgrades", "Protocols that a connection may change to: websocket; "
-                                       "not given: none, Upgrade is dropped.", 8),
+    Texts<&Pool::upgrades>("upgrades", "Protocols that a connection may change to: websocket, over HTTP/1.1, "
+                                       "which TLS backends must speak too; not given: none, Upgrade is dropped.", 8),
     Part<&Pool::load_balancing>("load_balancing", kLoadBalancing, "How a backend is chosen."),
     Part<&Pool::health_check>("health_check", kHealthCheck, "Active checks."),
     Part<&Pool::circuit_breaker>("circuit_breaker", kCircuitBreaker,
