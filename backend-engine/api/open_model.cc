@@ -60,7 +60,10 @@ absl::Status ReadText(const std::string& dir, ServedModel& model) {
   for (int32_t id = 0; id < model.tokenizer->vocab_size(); ++id) {
     const std::string_view bytes = model.tokenizer->TokenBytes(id);
     model.token_bytes_max = std::max(model.token_bytes_max, bytes.size());
-    if (model.tokenizer->IsSpecial(id) && !bytes.empty()) model.special_texts.emplace_back(bytes);
+    if (!model.tokenizer->IsSpecial(id) || bytes.empty()) continue;
+    const AddedToken place{.id = static_cast<int32_t>(model.special_texts.size())};
+    model.special_finder.Add(place, bytes);
+    model.special_texts.emplace_back(bytes);
   }
   auto chat = ChatTemplate::Load(dir);
   if (!chat.ok() && !absl::IsNotFound(chat.status())) return chat.status();
@@ -194,6 +197,21 @@ absl::StatusOr<OpenedModel> Open(const ServeOptions& options, std::string_view d
   return device == "cuda" ? OpenOnGpu(options, progress) : OpenOnCpu(options, progress);
 }
 
+// What clients are told is what they can have: a pool that is smaller than the
+// longest sequence bounds it. The last token of an answer is handed out but never
+// computed, so it needs no place there.
+void FitIntoPool(const RunnerInfo& info, ServedModel& model, std::string& notes) {
+  const int64_t in_pool = int64_t{info.block_count} * info.block_tokens + 1;
+  if (in_pool >= model.max_length) return;
+  if (!notes.empty() && notes.back() != '\n') notes += '\n';
+  notes += fmt::format("prompt and answer together: up to {} tokens, as the KV cache holds no "
+                       "more; {} would need {} blocks of {} tokens",
+                       in_pool, model.max_length,
+                       (model.max_length - 1 + info.block_tokens - 1) / info.block_tokens,
+                       info.block_tokens);
+  model.max_length = static_cast<int32_t>(in_pool);
+}
+
 void NameModel(const ServeOptions& options, ServedModel& model) {
   model.names = options.served_names;
   if (model.names.empty()) model.names.push_back(NameOfFolder(options.model));
@@ -230,6 +248,7 @@ absl::StatusOr<OpenedModel> OpenModel(const ServeOptions& options, absl::Time no
   model.block_tokens = info.block_tokens;
   model.created = absl::ToUnixSeconds(now);
   model.fingerprint = fmt::format("fp_{}_tp{}", model.weights.substr(0, 10), info.tensor_parallel);
+  FitIntoPool(info, model, opened->start_notes);
   NameModel(options, model);
   opened->device_note = device->note;
   return opened;

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <iterator>
 #include <string>
@@ -26,24 +25,20 @@ constexpr std::string_view kClose = "\xEF\xA3\xB1";  // U+F8F1
 
 class Spellings {
  public:
-  explicit Spellings(const ServedModel& model) : model_(model) {
-    for (size_t index = 0; index < model.special_texts.size() + 2; ++index) {
-      begins_[static_cast<uint8_t>(Text(index).front())] = true;
-    }
-  }
+  explicit Spellings(const ServedModel& model) : model_(model) {}
 
   // `text` with references in place of what must not be read as a special token.
   std::string Hide(std::string_view text) {
     std::string out;
-    while (!text.empty()) {
-      const size_t index = At(text);
+    out.reserve(text.size());
+    for (size_t at = 0; at < text.size();) {
+      const size_t index = At(text, at);
       if (index == kNone) {
-        out += text.front();
-        text.remove_prefix(1);
+        out += text[at++];
         continue;
       }
       fmt::format_to(std::back_inserter(out), "{}{}{}", kOpen, index, kClose);
-      text.remove_prefix(Text(index).size());
+      at += Text(index).size();
       any_ = true;
     }
     return out;
@@ -81,14 +76,12 @@ class Spellings {
     return model_.special_texts[index - 2];
   }
 
-  size_t At(std::string_view text) const {
-    if (!begins_[static_cast<uint8_t>(text.front())]) return kNone;
-    if (text.starts_with(kOpen)) return 0;
-    if (text.starts_with(kClose)) return 1;
-    for (size_t index = 0; index < model_.special_texts.size(); ++index) {
-      if (text.starts_with(model_.special_texts[index])) return index + 2;
-    }
-    return kNone;
+  size_t At(std::string_view text, size_t at) const {
+    const std::string_view rest = text.substr(at);
+    if (rest.starts_with(kOpen)) return 0;
+    if (rest.starts_with(kClose)) return 1;
+    const int32_t place = model_.special_finder.LongestAt(text, at).id;
+    return place < 0 ? kNone : static_cast<size_t>(place) + 2;
   }
 
   absl::Status Append(std::string_view text, bool allow_special, TokenIds& ids) const {
@@ -100,7 +93,6 @@ class Spellings {
   }
 
   const ServedModel& model_;
-  std::array<bool, 256> begins_{};  // By the first byte of a spelling.
   bool any_ = false;
 };
 
@@ -182,7 +174,8 @@ size_t TextBytes(const OpenAiRequest& request) {
   size_t bytes = 0;
   for (const ChatMessage& message : request.messages) bytes += message.content.size();
   for (const Prompt& prompt : request.prompts) {
-    if (const std::string* text = std::get_if<std::string>(&prompt)) bytes += text->size();
+    const std::string* text = std::get_if<std::string>(&prompt);
+    bytes += text != nullptr ? text->size() : std::get<TokenIds>(prompt).size() * sizeof(int32_t);
   }
   return bytes;
 }
@@ -192,7 +185,7 @@ std::optional<std::vector<PreparedPrompt>> PreparePrompts(const ServedModel& mod
                                                           absl::Time now,
                                                           std::optional<ApiError>& error) {
   std::vector<PreparedPrompt> prepared;
-  const auto add = [&](absl::StatusOr<TokenIds> ids, std::string echo) {
+  const auto add = [&](absl::StatusOr<TokenIds> ids, const Prompt* echo) {
     if (!ids.ok()) {
       error = BadField(request.settings.chat ? "messages" : "prompt",
                        std::string(S(ids.status().message())));
@@ -200,8 +193,8 @@ std::optional<std::vector<PreparedPrompt>> PreparePrompts(const ServedModel& mod
     }
     PreparedPrompt& prompt = prepared.emplace_back();
     prompt.ids = *std::move(ids);
-    prompt.echo = std::move(echo);
     error = FitLength(model, request.settings, prompt);
+    if (!error && echo != nullptr) prompt.echo = EchoOf(model, *echo);
   };
   if (request.settings.chat) {
     if (model.chat == nullptr) {
@@ -209,13 +202,13 @@ std::optional<std::vector<PreparedPrompt>> PreparePrompts(const ServedModel& mod
       return std::nullopt;
     }
     error = FitAtAGlance(model, request.settings, TextBytes(request));
-    if (!error) add(EncodeChat(model, request.messages, now), "");
+    if (!error) add(EncodeChat(model, request.messages, now), nullptr);
   }
   for (const Prompt& prompt : request.prompts) {
     const std::string* text = std::get_if<std::string>(&prompt);
     if (!error && text != nullptr) error = FitAtAGlance(model, request.settings, text->size());
     if (error) break;
-    add(EncodePrompt(model, prompt), request.settings.echo ? EchoOf(model, prompt) : "");
+    add(EncodePrompt(model, prompt), request.settings.echo ? &prompt : nullptr);
   }
   if (error) return std::nullopt;
   return prepared;

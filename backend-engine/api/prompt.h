@@ -25,7 +25,7 @@ std::optional<std::vector<PreparedPrompt>> PreparePrompts(const ServedModel& mod
                                                           absl::Time now,
                                                           std::optional<ApiError>& error);
 
-// How much text the request holds, to tell short ones from long ones.
+// How much text the request holds, ids by their memory, to tell short ones from long ones.
 size_t TextBytes(const OpenAiRequest& request);
 
 }  // namespace penstock::engine

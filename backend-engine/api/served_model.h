@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "backend-engine/api/openai_request.h"
+#include "backend-engine/text/added_tokens.h"
 #include "backend-engine/text/chat.h"
 #include "backend-engine/text/tokenizer.h"
 
@@ -27,12 +28,14 @@ struct ServedModel {
   int64_t created = 0;               // Seconds since 1970.
   int32_t tensor_parallel = 1;
   int32_t block_tokens = 0;
-  int32_t max_length = 0;            // Prompt and answer together, in tokens.
+  int32_t max_length = 0;            // Prompt and answer together, in tokens: what the model
+                                     // allows and the KV cache holds.
   RequestLimits limits;
   std::optional<int32_t> default_max_tokens;
   std::vector<int32_t> eos;
   std::unique_ptr<const Tokenizer> tokenizer;
-  std::vector<std::string> special_texts;    // How special tokens are spelt.
+  std::vector<std::string> special_texts;    // How special tokens are spelt,
+  AddedTokenFinder special_finder;           // and where; ids are places in special_texts.
   size_t token_bytes_max = 0;                // Of the longest token.
   std::unique_ptr<const ChatTemplate> chat;  // Null: the model has no template.
 

@@ -103,6 +103,7 @@ void Service::Ready(const ServedModel& model, Engine& engine,
     if (event.id != self_test_ || event.finish == FinishReason::kNone) return;
     self_test_ = 0;
     if (event.finish == FinishReason::kFailed) return done(absl::InternalError(event.error));
+    engine_->ForgetSpeed();  // What a first step costs is not what clients will wait.
     ready_ = true;
     watch_.Changed();
     done(absl::OkStatus());

@@ -65,6 +65,7 @@ class Engine::Impl {
 
   SubmitResult Submit(GenerateRequest request);
   void Cancel(SequenceId id);
+  void ForgetSpeed();
   void Drain();
   bool idle() const;
   EngineLoad Load() const;
@@ -121,6 +122,7 @@ class Engine::Impl {
   uint64_t left_queue_tokens_ = 0;
   bool stopping_ = false;
   bool draining_ = false;
+  bool forget_speed_ = false;  // The engine thread is to empty measurements_.
   std::string failure_;
   Published current_;
 
@@ -267,6 +269,7 @@ bool Engine::Impl::UpdateLoad(double step_started) {
   left_queue_ = totals.left_queue;
   left_queue_tokens_ = totals.left_queue_tokens;
 
+  if (std::exchange(forget_speed_, false)) measurements_ = {};
   EngineLoad& load = current_.load;
   const auto counts = [&load] { return std::tuple(load.running, load.waiting); };
   const auto before = counts();
@@ -341,6 +344,15 @@ void Engine::Impl::Cancel(SequenceId id) {
   wake_.notify_one();
 }
 
+void Engine::Impl::ForgetSpeed() {
+  const std::lock_guard lock(mutex_);
+  forget_speed_ = true;
+  current_.load.prefill_tokens_per_s = 0;
+  current_.load.step_ms = 0;
+  current_.load.ttft_ms_p50 = 0;
+  StoreLoad();
+}
+
 void Engine::Impl::Drain() {
   {
     const std::lock_guard lock(mutex_);
@@ -376,6 +388,7 @@ Engine::Engine(std::unique_ptr<Runner> runner, EngineOptions options, Sink sink,
 Engine::~Engine() = default;
 SubmitResult Engine::Submit(GenerateRequest request) { return impl_->Submit(std::move(request)); }
 void Engine::Cancel(SequenceId id) { impl_->Cancel(id); }
+void Engine::ForgetSpeed() { impl_->ForgetSpeed(); }
 void Engine::Drain() { impl_->Drain(); }
 bool Engine::idle() const { return impl_->idle(); }
 EngineLoad Engine::Load() const { return impl_->Load(); }

@@ -64,6 +64,10 @@ class Engine {
 
   SubmitResult Submit(GenerateRequest request);
   void Cancel(SequenceId id);  // Frees its blocks before the next step. Unknown ids are ignored.
+  // The speed measured so far counts for nothing: Load() has no data again. For
+  // after a self-test, whose first step is like no client's. What a step in
+  // progress measures goes with it.
+  void ForgetSpeed();
   void Drain();                // New requests are refused with kDraining, running ones finish.
   bool idle() const;           // Nothing runs and nothing waits.
   EngineLoad Load() const;

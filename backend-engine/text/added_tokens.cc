@@ -63,6 +63,13 @@ int AddedTokenFinder::LongestAt(std::string_view text, size_t at, size_t& end) c
   return best;
 }
 
+AddedTokenFinder::Part AddedTokenFinder::LongestAt(std::string_view text, size_t at) const {
+  size_t end = at;
+  const int index = LongestAt(text, at, end);
+  if (index < 0) return {};
+  return {.text = text.substr(at, end - at), .id = tokens_[static_cast<size_t>(index)].id};
+}
+
 std::vector<AddedTokenFinder::Part> AddedTokenFinder::Split(std::string_view text,
                                                             bool allow_special) const {
   std::vector<Part> parts;

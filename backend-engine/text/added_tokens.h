@@ -40,6 +40,9 @@ class AddedTokenFinder {
   // The parts cover `text` in order; none is empty.
   std::vector<Part> Split(std::string_view text, bool allow_special) const;
 
+  // The longest token spelt at `at`, whatever its flags; else nothing: no text, id -1.
+  Part LongestAt(std::string_view text, size_t at) const;
+
  private:
   // A trie over bytes.
   struct Node {

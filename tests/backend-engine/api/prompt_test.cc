@@ -103,6 +103,12 @@ TEST_F(PromptTest, RefusesAtAGlanceWhatNoTokenizerCouldMakeFit) {
   EXPECT_NE(error.message.find("at least"), std::string::npos) << error.message;
 }
 
+TEST_F(PromptTest, IsLongAsIdsTooSoThatItIsPreparedBesideTheLoop) {
+  OpenAiRequest request;
+  request.prompts = {std::string("four"), TokenIds(1000, 5)};
+  EXPECT_EQ(TextBytes(request), 4004u);
+}
+
 TEST_F(PromptTest, EchoesAPromptAsTextAndAsIds) {
   OpenAiRequest request;
   request.settings.echo = true;

@@ -160,6 +160,37 @@ TEST_F(ServiceTest, RefusesWhatCannotFitTheContext) {
   EXPECT_EQ(Chat({{"messages", huge}}).ErrorCode(), "context_length_exceeded");
 }
 
+TEST_F(ServiceTest, PromisesNoMoreTokensThanTheKvCacheHolds) {
+  ServiceSetup setup;
+  setup.options.kv_blocks = 4;  // 64 tokens; the model's own limit is 512, its answers' 96.
+  Start(std::move(setup));
+  EXPECT_NE(opened_->start_notes.find("up to 65 tokens, as the KV cache holds no more; 512 would "
+                                      "need 32 blocks"), std::string::npos) << opened_->start_notes;
+  EXPECT_EQ(Get("/v1/models").Json()["data"][0]["max_model_len"], 65);
+  EXPECT_EQ(Get("/health").Json()["max_length"], 65);
+  // Who names no length gets what there is room for.
+  const Answer answer = Chat({{"max_tokens", nullptr}});
+  ASSERT_EQ(answer.status, 200) << answer.body;
+  EXPECT_EQ(answer.Json()["usage"]["completion_tokens"], 50);
+  EXPECT_EQ(Chat({{"max_tokens", 50}}).status, 200);
+  const Answer refused = Chat({{"max_tokens", 51}});
+  EXPECT_EQ(refused.ErrorCode(), "context_length_exceeded");
+  EXPECT_EQ(refused.Json()["error"]["param"], "max_tokens");
+}
+
+TEST_F(ServiceTest, HasMeasuredNoSpeedBeforeAClientCame) {
+  Start();
+  const auto before = Get("/load").Json();
+  for (const char* figure : {"ttft_ms_p50", "step_ms", "prefill_tokens_per_s"}) {
+    EXPECT_FALSE(before.contains(figure)) << before;
+  }
+  EXPECT_EQ(Chat().status, 200);
+  const auto after = Get("/load").Json();
+  for (const char* figure : {"ttft_ms_p50", "step_ms", "prefill_tokens_per_s"}) {
+    EXPECT_TRUE(after.contains(figure)) << after;
+  }
+}
+
 TEST_F(ServiceTest, ReadsSpecialTokensOfAClientAsPlainText) {
   Start();
   const auto tokens = [&](const std::string& content) {

@@ -313,6 +313,21 @@ TEST(Engine, CountsWhatItDidAndMeasuresItsSteps) {
   EXPECT_GT(load.ttft_ms_p50, 0);
 }
 
+TEST(Engine, ForgetsItsSpeedWhenAskedAndMeasuresAnew) {
+  Answers answers;
+  Engine engine(MakeRunner(Instant()), {}, answers.sink());
+  answers.WaitForEnd(engine.Submit(Request(40, 3)).id);
+  WaitFor([&] { return engine.Load().step_ms > 0; });
+  engine.ForgetSpeed();
+  EXPECT_EQ(engine.Load().step_ms, 0);
+  EXPECT_EQ(engine.Load().ttft_ms_p50, 0);
+  EXPECT_EQ(engine.Load().prefill_tokens_per_s, 0);
+  EXPECT_EQ(engine.Load().steps, 3u);  // What was done was done.
+  answers.WaitForEnd(engine.Submit(Request(40, 3)).id);
+  EXPECT_GT(engine.Load().step_ms, 0);
+  EXPECT_GT(engine.Load().ttft_ms_p50, 0);
+}
+
 TEST(Engine, TakesSubmitsAndCancelsFromManyThreads) {
   Answers answers;
   EmulatedOptions small = Instant();

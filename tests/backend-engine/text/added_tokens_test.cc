@@ -26,6 +26,16 @@ TEST(AddedTokens, TheLongestAtTheLeftmostPlaceWins) {
   EXPECT_EQ(Shown(finder, ""), "");
 }
 
+TEST(AddedTokens, TheLongestAtAPlaceIsToldWhateverItsFlags) {
+  const auto finder = Finder({{.id = 1, .content = "<a>", .special = true},
+                              {.id = 2, .content = "<a><b>", .special = true}});
+  EXPECT_EQ(finder.LongestAt("x<a><b>", 1).id, 2);
+  EXPECT_EQ(finder.LongestAt("x<a><b>", 1).text, "<a><b>");
+  EXPECT_EQ(finder.LongestAt("x<a><b", 1).text, "<a>");
+  EXPECT_EQ(finder.LongestAt("x<a><b>", 0).id, -1);
+  EXPECT_EQ(finder.LongestAt("x<a", 1).text, "");
+}
+
 TEST(AddedTokens, SpecialOnesNeedPermission) {
   const auto finder = Finder({{.id = 1, .content = "<s>", .special = true}, {.id = 2, .content = "t"}});
   EXPECT_EQ(Shown(finder, "<s>t", true), "[1][2]");
