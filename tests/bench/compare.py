@@ -116,7 +116,7 @@ def run_special(name, proxies, folder):
                 lost, peak = crowd.streams(peer.port, STREAMS, 20, 3000, grown)
                 found[peer.name] = peak / 1024 / STREAMS
                 if lost:
-                    print(f"    {name}: {peer.name} lost bytes of {len(lost)} streams, the first: {lost[0]}")
+                    print(f"    {name}: {peer.name} did not give {len(lost)} streams whole, the first: {lost[0]}")
             elif name == "idle-10k":
                 found[peer.name] = crowd.idle(peer.port, IDLE, grown) / 1024 / IDLE
             else:

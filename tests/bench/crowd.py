@@ -10,7 +10,10 @@ async def _stream(port, events, gap_ms, lost):
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 16)
     try:
         writer.write(f"GET /events/{events}/{gap_ms} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
-        await reader.readuntil(b"\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 200 "):   # Shed, for example: told, and nothing lost.
+            lost.append(head.split(b"\r\n")[0])
+            return
         # The proxy may frame the chunks anew, but never the events.
         text = b""
         while not text.endswith(b"0\r\n\r\n"):
