@@ -212,13 +212,13 @@ PoolTable::View PoolTable::Usable(MonoTime now, std::span<const lb::BackendId> t
   bool suspects = false;
   bool busy = false;
   for (const Row& row : rows_) {
-    const bool was_tried = std::ranges::find(tried, row.id) != tried.end();
+    if (std::ranges::find(tried, row.id) != tried.end()) continue;
     switch (FitnessOf(row, now)) {
       case Fitness::kUsable:
-        if (!was_tried) candidates_.push_back(CandidateOf(row, now));
+        candidates_.push_back(CandidateOf(row, now));
         break;
       case Fitness::kSuspect:
-        if (!was_tried) suspects = true;
+        suspects = true;
         break;
       case Fitness::kResting:
         busy = true;

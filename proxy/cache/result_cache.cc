@@ -79,7 +79,7 @@ ResultCache::~ResultCache() = default;
 // The parts, each with its length before it, so that no two keys spell the same.
 std::string ResultCache::KeyText(const CacheKeyParts& key) const {
   std::string out;
-  out.reserve(64 + key.pool.size() + key.path.size() + key.canonical_body.size());
+  out.reserve(64 + key.pool.size() + key.target.size() + key.canonical_body.size());
   const auto put_word = [&out](uint64_t word) {
     char bytes[sizeof word];
     std::memcpy(bytes, &word, sizeof word);
@@ -90,7 +90,7 @@ std::string ResultCache::KeyText(const CacheKeyParts& key) const {
   put_word(tenant.low64);
   put_word(tenant.high64);
   put_word(key.weights);
-  for (const std::string_view part : {key.pool, key.path, key.canonical_body}) {
+  for (const std::string_view part : {key.pool, key.target, key.canonical_body}) {
     put_word(part.size());
     out += part;
   }
@@ -142,12 +142,12 @@ ResultCache::Ticket ResultCache::Open(const CacheKeyParts& parts, MonoTime now) 
   return {Outcome::kLead, flight};
 }
 
-void ResultCache::Close(const std::shared_ptr<Flight>& flight, MonoTime now) {
+void ResultCache::Close(const std::shared_ptr<Flight>& flight, bool keep, MonoTime now) {
   const Flight::State state = flight->state();
   if (state == Flight::State::kWaiting) return;  // A reader was promoted and leads it now.
   std::shared_ptr<Flight> kept;
   const bool too_large = flight->over_limit();
-  if (state == Flight::State::kComplete && flight->status() == 200 && !too_large) {
+  if (keep && state == Flight::State::kComplete && flight->status() == 200 && !too_large) {
     kept = flight->Compact();
   }
   for (const auto& shard : shards_) {

@@ -1,7 +1,7 @@
 // The result cache of one policy-file cache: exact, LRU by bytes, with a TTL, and
 // the table of flights that identical requests in progress join.
 //
-// The key is everything that decides an answer: tenant, pool, path, the weights'
+// The key is everything that decides an answer: tenant, pool, path with query, the weights'
 // identity and the canonical body. It is hashed with XXH3-128 under a seed of the
 // process, so that collisions cannot be made from outside, and compared whole.
 //
@@ -31,9 +31,9 @@ struct ResultCacheSettings {
 };
 
 struct CacheKeyParts {
-  std::string_view tenant;             // The credential as sent, or empty; only its hash is kept.
+  std::string_view tenant;             // All credentials as sent, or empty; only their hash is kept.
   std::string_view pool;
-  std::string_view path;
+  std::string_view target;             // Path and query.
   uint64_t weights = 0;
   std::string_view canonical_body;
 };
@@ -63,9 +63,9 @@ class ResultCache {
 
   Ticket Open(const CacheKeyParts& key, MonoTime now);
   // The leader's last word on a flight that it got by kLead or was promoted to:
-  // complete answers of status 200 are kept, anything else is forgotten, unless
-  // another reader has just been promoted to lead it.
-  void Close(const std::shared_ptr<Flight>& flight, MonoTime now);
+  // complete answers of status 200 are kept if `keep`, anything else is forgotten,
+  // unless another reader has just been promoted to lead it.
+  void Close(const std::shared_ptr<Flight>& flight, bool keep, MonoTime now);
   void Flush();
   // All but the seed.
   bool SameSettings(const ResultCacheSettings& settings) const;

@@ -386,7 +386,12 @@ void H1Codec::FinishAnswer(bool bytes_follow) {
     state_ = State::kTunnel;
     return;
   }
-  if (response_.status < 200) return BeginMessage();
+  if (response_.status < 200) {  // The answer itself is still to come, to the same request.
+    const bool to_head = to_head_;
+    BeginMessage();
+    to_head_ = to_head;
+    return;
+  }
   exchange_open_ = false;
   if (bytes_follow || outgoing_.open) keep_alive_ = false;
   receiver_.OnMessageEnd(id_, trailers_.headers);

@@ -158,7 +158,7 @@ bool Exchange::AnswerLocally() {
          fmt::format("there is no model \"{}\"; GET /v1/models lists those there are",
                      rest.substr(1, 128)));
   } else {
-    Reply(200, model, {});
+    Reply(200, field_.assign(model), {});
     Finish();
   }
   return true;

@@ -73,7 +73,7 @@ class Exchange final {
   bool Buffer(std::string_view data);
   bool body_kept() const { return inference_ || !body_lost_; }
   // exchange_choice.cc: which backend
-  void Dispatch();                    // REQUIRES: no try is live.
+  void Dispatch(bool waited = false);  // REQUIRES: no try is live.
   std::optional<size_t> Pick(std::span<const lb::Candidate> candidates, TryKind kind);
   bool Begin(lb::BackendId id, TryKind kind);
   void Enqueue(), LeaveQueue();
@@ -103,7 +103,7 @@ class Exchange final {
   void RelayEvents(Try& one, std::string_view data);
   void RelayBytes(std::string_view data);
   void FirstToken(Try* one);
-  Outcome HowItEnded(std::span<const Header> trailers);
+  Outcome HowItEnded(const Try& one, std::span<const Header> trailers);
   void KeepAlive(MonoTime now);
   void Broken(ReplyCode code, const std::string& message);
   // Our own comments behind a head are nothing of an answer.
@@ -136,10 +136,10 @@ class Exchange final {
   bool UseCache();                    // True: the answer comes from there.
   bool Follow(std::shared_ptr<Flight> flight);
   void OnFollow();
-  void LeadAlone();
-  void OnDeserted();
-  void LeadFlight();
-  void CloseFlight(bool complete);
+  void LeadAlone(), OnDeserted(), LeadFlight();
+  void BeginFlight(const ResponseHead& head);
+  bool WorthKeeping(const Try& one) const;
+  void CloseFlight(bool complete, bool keep = false);
   void AddCacheStatus(std::array<Header, 12>& extra, size_t& count);
 
   WorkerContext& context_;
@@ -179,7 +179,7 @@ class Exchange final {
   bool body_held_ = false;            // gRPC: all of them still are, for a backend that gives them back.
   bool head_sent_ = false;
   bool bridged_ = false;              // Of an answer only the head has been sent, and comments of ours.
-  bool events_ = false;               // The answer is an event stream.
+  bool events_ = false, until_close_ = false;  // The answer is an event stream; ends with its connection.
   bool fresh_ = false;                // The next try takes no reused connection.
   bool stale_retried_ = false, admitted_ = false;
   bool hedged_ = false;               // Its only hedge has begun, or was refused,

@@ -190,6 +190,8 @@ void Exchange::OnTryHead(Try& one, ResponseHead& head) {
     }
   }
   if (busy && LeaveBusy(one, rest)) return;
+  one.busy = busy;
+  one.rest = rest;
   const bool gateway_error = head.status == 502 || head.status == 503 || head.status == 504;
   if (gateway_error && !busy) {
     RetryQuestion question;

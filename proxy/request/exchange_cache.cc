@@ -15,6 +15,19 @@ namespace {
 // How much of a shared answer is handed to a client at once.
 constexpr size_t kFollowBytes = 128 * 1024;
 
+// What backends know their clients by: who differs in one of these is another tenant.
+constexpr std::array<std::string_view, 7> kCredentials = {
+    "authorization", "api-key", "x-api-key", "x-goog-api-key", "cookie", "openai-organization", "openai-project"};
+
+void AppendTenant(std::span<const Header> headers, std::string& out) {
+  out.clear();
+  for (const Header& header : headers) {
+    const auto is = [&](std::string_view name) { return EqualsIgnoringCase(header.name, name); };
+    const auto name = std::ranges::find_if(kCredentials, is);
+    if (name != kCredentials.end()) out.append(*name).append(1, ':').append(header.value).append(1, '\n');
+  }
+}
+
 }  // namespace
 
 bool Exchange::UseCache() {
@@ -32,11 +45,11 @@ bool Exchange::UseCache() {
   }
   context_.canonical.clear();
   context_.peeker.AppendCanonical(context_.canonical);
-  const Header* credential = Find(head_.headers, KnownHeader::kAuthorization);
+  AppendTenant(head_.headers, context_.tenant);
   CacheKeyParts key;
-  key.tenant = credential == nullptr ? std::string_view() : credential->value;
+  key.tenant = context_.tenant;
   key.pool = pool_->settings.name;
-  key.path = head_.path;
+  key.target = head_.target;
   key.weights = weights;
   key.canonical_body = context_.canonical;
   ResultCache::Ticket ticket = pool_->cache->Open(key, context_.loop.now());
@@ -175,14 +188,38 @@ void Exchange::OnDeserted() {
   Finish();
 }
 
-void Exchange::CloseFlight(bool complete) {
+// Those who follow are told no more of the head than this, so not how it is packed.
+void Exchange::BeginFlight(const ResponseHead& head) {
+  if (shared_.flight == nullptr) return;
+  const Header* const encoding = Find(head.headers, KnownHeader::kContentEncoding);
+  if (encoding != nullptr && !EqualsIgnoringCase(encoding->value, "identity")) {
+    CloseFlight(false);
+    shared_.use = CacheUse::kBypass;
+    shared_.detail = "encoded";
+    return;
+  }
+  const Header* const type = Find(head.headers, KnownHeader::kContentType);
+  shared_.flight->Begin(head.status, type == nullptr ? "" : type->value);
+}
+
+// A whole answer that can be trusted to be one: an end of the connection tells nothing,
+// and a stream says itself that it is over (but for /v1/responses, which has no [DONE]).
+bool Exchange::WorthKeeping(const Try& one) const {
+  if (status_ != 200 || until_close_) return false;
+  if (!events_) return true;
+  return !one.error && one.scanner.partial_bytes() == 0 &&
+         (one.scanner.saw_done() || head_.path == "/v1/responses");
+}
+
+// `keep`: for requests to come, too.
+void Exchange::CloseFlight(bool complete, bool keep) {
   if (shared_.flight == nullptr) return;
   if (complete) {
     shared_.flight->Complete();
   } else {
     shared_.flight->Abandon();
   }
-  pool_->cache->Close(shared_.flight, context_.loop.now());
+  pool_->cache->Close(shared_.flight, keep, context_.loop.now());
   shared_.flight.reset();
 }
 
@@ -194,7 +231,7 @@ void Exchange::AddCacheStatus(std::array<Header, 12>& extra, size_t& count) {
     case CacheUse::kHit: fmt::format_to(out, "penstock; hit; ttl={}", shared_.ttl / kSecond); break;
     case CacheUse::kJoined: fmt::format_to(out, "penstock; fwd=uri-miss; collapsed"); break;
     case CacheUse::kLead:
-      fmt::format_to(out, "penstock; fwd=uri-miss{}", status_ == 200 ? "; stored" : "");
+      fmt::format_to(out, "penstock; fwd=uri-miss{}", status_ == 200 && !until_close_ ? "; stored" : "");
       break;
     case CacheUse::kBypass: fmt::format_to(out, "penstock; fwd=bypass; detail={}", shared_.detail); break;
   }

@@ -11,8 +11,10 @@
 
 namespace penstock {
 
-void Exchange::Dispatch() {
+void Exchange::Dispatch(bool waited) {
   phase_ = Phase::kTrying;
+  // First come, first served; one that has been somewhere came before those who wait.
+  if (!waited && attempts_ == 0 && !pool_->queue.empty()) return Enqueue();
   while (true) {
     const PoolTable::View view = pool_->table.Usable(
         context_.loop.now(), std::span(tried_.data(), tried_count_));
@@ -72,6 +74,7 @@ bool Exchange::Begin(lb::BackendId id, TryKind kind) {
   Backend* const backend = pool_->table.Begin(one.attempt, id, events_wanted(), context_.loop.now());
   if (backend == nullptr) return false;
   one.Begin(kind, backend->name, fresh_);
+  one.unwell = backend->state.health() >= Health::kUnhealthy;
   backend_name_ = backend->name;
   if (queued_since_ > 0) {
     pool_->cells.queue_wait.Observe(context_.loop.now() - std::exchange(queued_since_, 0));
@@ -116,7 +119,7 @@ void Exchange::LeaveQueue() {
 
 void Exchange::TryAgain() {
   LeaveQueue();
-  Dispatch();
+  Dispatch(true);
 }
 
 }  // namespace penstock

@@ -167,7 +167,7 @@ void Exchange::OnClientGone(std::unique_ptr<Exchange> self) {
 }
 
 void Exchange::OnDrainLimit() {
-  if (stream_ || events_ || tunnel_ || phase_ == Phase::kDone) return;
+  if (stream_ || events_ || tunnel_ || grpc_ || phase_ == Phase::kDone) return;
   Fail(ReplyCode::kDraining, "the proxy is stopping and waited long enough for this answer");
 }
 
@@ -256,7 +256,7 @@ void Exchange::Clear() {
   grpc_ = body_held_ = false;
   grpc_status_.reset();
   inference_ = stream_ = deterministic_ = request_complete_ = body_lost_ = head_sent_ = false;
-  events_ = answer_paused_ = fresh_ = stale_retried_ = false;
+  events_ = until_close_ = answer_paused_ = fresh_ = stale_retried_ = false;
   admitted_ = budget_spent_ = bridged_ = hedged_ = hedge_paid_ = tunnel_ = false;
   status_ = 0;
   bytes_received_ = bytes_sent_ = buffered_ = 0;

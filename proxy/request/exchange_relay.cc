@@ -48,14 +48,15 @@ void Exchange::BeginAnswer(Try& one, ResponseHead& head) {
   DropHopByHop(head.headers);
   if (head.status == 101) return BeginTunnel(one, head);
   if (!events && bridged_) {
-    return Broken(ReplyCode::kBackendBadAnswer,
-                  fmt::format("backend {} answered {} to a stream that had begun", one.backend_name,
-                              head.status));
+    EndTry(one, Outcome::kFault);
+    return Fail(ReplyCode::kBackendBadAnswer,
+                fmt::format("backend {} answered {} to a stream that had begun", one.backend_name, head.status));
   }
   if (!events) {
     Promote(one);
     status_ = head.status;
-    if (shared_.flight != nullptr) shared_.flight->Begin(head.status, type == nullptr ? "" : type->value);
+    until_close_ = head.framing == Framing::kUntilClose;
+    BeginFlight(head);
     SendHead(head);
     return Rearm();
   }
@@ -146,6 +147,7 @@ void Exchange::RelayEvents(Try& one, std::string_view data) {
                                   snapshot_->server().limits.event_bytes)},
                      RetryReason::kReset);
   }
+  one.error = one.error || scan.error;
   if (scan.first_token) FirstToken(&one);
   if (&one != answer_) {
     one.Keep(data);
@@ -177,10 +179,8 @@ void Exchange::BeginEvents(Try& one) {
   const ResponseHead head = one.head.Release();
   status_ = head.status;
   events_ = true;
-  if (shared_.flight != nullptr) {
-    const Header* const type = Find(head.headers, KnownHeader::kContentType);
-    shared_.flight->Begin(head.status, type == nullptr ? "" : type->value);
-  }
+  until_close_ = head.framing == Framing::kUntilClose;
+  BeginFlight(head);
   if (!head_sent_) SendHead(head);
   bridged_ = false;
   if (due_.comment != kNever) due_.comment = context_.loop.now() + pool_->sse_keep_alive;
@@ -220,7 +220,8 @@ void Exchange::FirstToken(Try* one) {
 }
 
 // What a whole answer says about its backend.
-Outcome Exchange::HowItEnded(std::span<const Header> trailers) {
+Outcome Exchange::HowItEnded(const Try& one, std::span<const Header> trailers) {
+  if (one.busy) return Outcome::kBusy;
   if (status_ >= 500) return Outcome::kFault;
   if (!grpc_ || status_ != 200) return Outcome::kOk;
   if (!grpc_status_) grpc_status_ = ReadGrpcStatus(trailers);
@@ -241,9 +242,9 @@ void Exchange::OnTryEnd(Try& one, std::span<Header> trailers) {
   if (first_token_at_ > 0 && one.event_count > 2) {  // The last one is [DONE].
     pool_->cells.tpot.Observe((context_.loop.now() - first_token_at_) / (one.event_count - 2));
   }
-  EndTry(one, HowItEnded(trailers));
+  EndTry(one, HowItEnded(one, trailers), one.rest);
   if (!request_complete_ && session_ != nullptr) session_->CloseAfterAnswer(id_);
-  CloseFlight(status_ == 200);
+  CloseFlight(true, WorthKeeping(one));
   if (session_ != nullptr) session_->WriteEnd(id_, trailers);
   Finish();
 }

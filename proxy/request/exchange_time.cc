@@ -145,9 +145,10 @@ void Exchange::CheckClient() {
 void Exchange::AwaitAnswer(Try& one) {
   const MonoTime timeout = events_wanted() ? pool_->first_token_timeout : pool_->response_timeout;
   const MonoTime each = pool_->per_try_timeout;
-  one.limit = (each > 0 ? first_sent_ : one.when) + timeout;
-  if (each > 0 && body_kept()) one.patience = one.when + each;
-  if (one.kind != TryKind::kHedge) ArmHedge(one.when);
+  const MonoTime now = context_.loop.now();  // A body that streamed through took its time.
+  one.limit = (each > 0 && inference_ ? first_sent_ : now) + timeout;
+  if (each > 0 && body_kept()) one.patience = now + each;
+  if (one.kind != TryKind::kHedge) ArmHedge(now);
   Rearm();
 }
 
@@ -172,7 +173,9 @@ bool Exchange::LookAt(Try& one, MonoTime now) {
     late = true;
   }
   const Backend& backend = *one.attempt.backend();
-  const bool gone = body_kept() && backend.state.health() >= Health::kUnhealthy;
+  const bool unwell = backend.state.health() >= Health::kUnhealthy;
+  one.unwell &= unwell;  // Chosen in a panic; it may recover, and fall ill again.
+  const bool gone = body_kept() && unwell && !one.unwell;
   bool slow = false;
   if (now >= one.patience) {
     one.patience = kNever;

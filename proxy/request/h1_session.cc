@@ -107,10 +107,10 @@ void H1Session::OnData(std::string_view data) {
 // A client that knows that it talks HTTP/2 begins with the preface (RFC 9113 3.4),
 // however its bytes are cut; no request of HTTP/1 does.
 void H1Session::Decide(std::string_view data) {
-  std::string held;
   if (!pending_.empty()) {
-    held = std::exchange(pending_, {});
-    data = held.append(data);
+    auto held = std::make_unique<std::string>(std::exchange(pending_, {}));
+    data = held->append(data);
+    context_.turn.Bury(std::move(held));  // Bodies in it are referenced until then.
   }
   const size_t size = std::min(data.size(), kPreface.size());
   if (data.substr(0, size) == kPreface.substr(0, size)) {
@@ -186,6 +186,7 @@ void H1Session::OnProtocolError(const ProtocolError& error) {
     exchange_->OnBadRequestBody(ReplyFor(error.status), error.message);
     return;
   }
+  if (state_ != State::kOpen) return;  // Answered before its body was found to be bad.
   codec_->StartClosing(writer_.out());
   Refuse(*codec_, 0, error);
   ShutDown();
@@ -246,7 +247,13 @@ void H1Session::Drain(MonoTime idle_for) { CloseIdle(idle_for); }
 void H1Session::CloseIdle(MonoTime idle_for) {
   Turn::Scope scope(context_.turn);
   if (state_ != State::kOpen || exchange_ != nullptr || !codec_->idle()) return;
-  if (context_.loop.now() - idle_since_ >= idle_for) Close();
+  if (context_.loop.now() - idle_since_ >= idle_for) Leave();
+}
+
+// Between requests; the last answer may still be on its way to a slow client.
+void H1Session::Leave() {
+  if (stream_->buffered() > 0) return ShutDown();
+  Close();
 }
 
 void H1Session::EndWhole() {
@@ -280,8 +287,9 @@ void H1Session::OnDeadline(void* self) {
     if (next != kNever) return session.deadline_.Set(next);
   }
   if (session.cut_) session.stream_->Reset();
-  if (session.state_ == State::kOpen) session.context_.no_pool.AddTimeout(TimeoutKind::kKeepAlive);
-  session.Close();
+  if (session.state_ != State::kOpen) return session.Close();
+  session.context_.no_pool.AddTimeout(TimeoutKind::kKeepAlive);
+  session.Leave();
 }
 
 }  // namespace penstock

@@ -69,6 +69,7 @@ class H1Session final : public Session, public StreamReceiver, public CodecRecei
   void StopReading();
   void GoOnReading();
   void ShutDown();
+  void Leave();
   void BeginLinger();
   void SetHeaderDeadline();
   void SetIdleDeadline();

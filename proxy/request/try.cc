@@ -22,6 +22,8 @@ void Try::Begin(TryKind kind_in, std::string_view name, bool fresh_in) {
   stage = Stage::kConnecting;
   kind = kind_in;
   fresh = fresh_in;
+  unwell = busy = error = false;
+  rest = 0;
   limit = patience = kNever;
   when = event_count = 0;
   backend_name.assign(name);

@@ -58,12 +58,16 @@ struct Try final : BackendCall::User {
   Stage stage = Stage::kNone;
   TryKind kind = TryKind::kFirst;
   bool fresh = false;              // Takes no reused connection.
+  bool unwell = false;             // Its backend was unhealthy already: that is no news.
+  bool busy = false;               // It said so, in the answer that the client gets,
+  MonoTime rest = 0;               // and for how long; 0: not said.
   MonoTime when = 0;               // It was sent.
   MonoTime limit = kNever;         // Without an answer, or a first token, it has failed.
   MonoTime patience = kNever;      // Another one is better from then on, if it may be.
   std::string backend_name;
   SseScanner scanner;
   int64_t event_count = 0;
+  bool error = false;              // One of them told of an error.
   std::string events;              // Whole events before the first token.
   std::string partial;             // The part of an event that is not whole.
   HeldHead head;                   // Of an event stream.

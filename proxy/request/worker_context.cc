@@ -102,16 +102,18 @@ void WorkerContext::Recycle(std::unique_ptr<Exchange> exchange) {
   });
 }
 
+// Each in its turn. One that finds no room keeps its place, and those behind it may have
+// more luck: it may have been where there is room already.
 void WorkerContext::PumpQueue(PoolContext& pool) {
-  // As many as waited when it began: one that finds no room goes to the end again.
-  for (size_t left = pool.queue.size(); left > 0 && !pool.queue.empty(); --left) {
-    const size_t before = pool.queue.size();
-    pool.queue.front()->TryAgain();
-    if (pool.queue.size() >= before) {
-      // No room after all: it was put at the end; give it its place back and wait.
-      pool.queue.splice(pool.queue.begin(), pool.queue, std::prev(pool.queue.end()));
-      return;
-    }
+  constexpr size_t kBlockedMax = 16;
+  auto& queue = pool.queue;
+  size_t blocked = 0;
+  for (size_t left = queue.size(); left > 0 && blocked < std::min(queue.size(), kBlockedMax); --left) {
+    Exchange* const next = *std::next(queue.begin(), static_cast<ptrdiff_t>(blocked));
+    next->TryAgain();
+    if (queue.empty() || queue.back() != next) continue;
+    queue.splice(std::next(queue.begin(), static_cast<ptrdiff_t>(blocked)), queue, std::prev(queue.end()));
+    ++blocked;
   }
 }
 

@@ -143,7 +143,7 @@ struct WorkerContext {
   Peeker peeker;
   DecisionRing decisions;
   std::vector<lb::Terms> terms;  // Scratch of a pick.
-  std::string canonical;         // Scratch of a cache key.
+  std::string canonical, tenant; // Scratch of a cache key.
   std::shared_ptr<Snapshot> snapshot;
   bool draining = false;
   double shed_chance = 0;        // Share of new requests to refuse, because turns are late.

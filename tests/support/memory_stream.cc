@@ -69,6 +69,8 @@ MemoryStream::~MemoryStream() {
   MemoryLink::Direction& incoming = link_->to_[end_];
   MemoryLink::Direction& outgoing = link_->to_[1 - end_];
   outgoing.ended = true;
+  // As with a socket: what its buffer had no room for is lost.
+  outgoing.bytes.resize(outgoing.bytes.size() - link_->buffered(1 - end_));
   if (!incoming.bytes.empty()) outgoing.reset = true;
   incoming.bytes.clear();
 }

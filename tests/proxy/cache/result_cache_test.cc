@@ -21,7 +21,7 @@ CacheKeyParts Key(std::string_view body, std::string_view tenant = "") {
   CacheKeyParts key;
   key.tenant = tenant;
   key.pool = "chat";
-  key.path = "/v1/chat/completions";
+  key.target = "/v1/chat/completions";
   key.canonical_body = body;
   return key;
 }
@@ -34,7 +34,7 @@ void Store(ResultCache& cache, const CacheKeyParts& key, std::string_view answer
   ticket.flight->Begin(status, "application/json");
   ticket.flight->Append(answer);
   ticket.flight->Complete();
-  cache.Close(ticket.flight, now);
+  cache.Close(ticket.flight, true, now);
 }
 
 std::string Replay(const ResultCache::Ticket& ticket) {
@@ -73,10 +73,10 @@ TEST(ResultCache, OtherWeightsAreAnotherQuestion) {
 TEST(ResultCache, PartsOfAKeyDoNotRunIntoEachOther) {
   ResultCache cache(Small());
   CacheKeyParts key = Key("b");
-  key.path = "/a";
+  key.target = "/a";
   Store(cache, key, "x", 0);
   CacheKeyParts other = Key("ab");
-  other.path = "/";
+  other.target = "/";
   EXPECT_EQ(cache.Open(other, 0).outcome, Outcome::kLead);
 }
 
@@ -105,7 +105,7 @@ TEST(ResultCache, AFailedFlightIsForgotten) {
   ResultCache cache(Small());
   const auto lead = cache.Open(Key("{}"), 0);
   lead.flight->Abandon();
-  cache.Close(lead.flight, 0);
+  cache.Close(lead.flight, true, 0);
   EXPECT_EQ(cache.Open(Key("{}"), 0).outcome, Outcome::kLead);
 }
 
@@ -147,7 +147,7 @@ TEST(ResultCache, AFlushForgetsEverything) {
   EXPECT_EQ(cache.Open(Key("other"), 0).outcome, Outcome::kLead);
   lead.flight->Begin(200, "");
   lead.flight->Complete();
-  cache.Close(lead.flight, 0);
+  cache.Close(lead.flight, true, 0);
   EXPECT_EQ(cache.stats().entries, 0u);
 }
 

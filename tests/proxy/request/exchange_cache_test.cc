@@ -108,6 +108,78 @@ TEST(SharedResult, IsNoErrorsResult) {
   EXPECT_EQ(world.requests(), 2);
 }
 
+// The same request twice; whether the second one was answered from the first.
+bool IsShared(std::string_view answer, std::string_view first, std::string_view second) {
+  CacheWorld world;
+  world.backends[0]->answer = answer;
+  world.Ask(*world.Connect(), first);
+  world.Ask(*world.Connect(), second);
+  return world.requests() == 1;
+}
+
+std::string Stream(std::string_view events) {
+  return std::string(kEventsHead) + Chunk(events) + Chunk("");
+}
+
+TEST(SharedResult, OfAStreamIsKeptOnlyIfItSaysThatItIsOver) {
+  const std::string ask = Post(R"({"model":"m","temperature":0,"stream":true})");
+  const std::string token(kToken);
+  const std::string error = "data: {\"error\":{\"message\":\"no\"}}\n\n";
+  const std::string done = "data: [DONE]\n\n";
+  EXPECT_TRUE(IsShared(Stream(token + done), ask, ask));
+  EXPECT_FALSE(IsShared(Stream(token), ask, ask));
+  EXPECT_FALSE(IsShared(Stream(token + error), ask, ask));
+  EXPECT_FALSE(IsShared(Stream(token + error + done), ask, ask));
+  EXPECT_FALSE(IsShared(Stream(token + done + "data: {"), ask, ask));
+}
+
+TEST(SharedResult, OfAnAnswerThatEndsWithItsConnectionIsNotKept) {
+  CacheWorld world;
+  world.backends[0]->answer = "HTTP/1.1 200 OK\r\n\r\nfine";
+  world.backends[0]->close_after = true;
+  const auto client = world.Connect();
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE(Has(world.Ask(*client, Post(kBody)), "fine"));
+  EXPECT_EQ(world.requests(), 2);
+}
+
+TEST(SharedResult, IsNotOfAnAnswerThatIsPacked) {
+  const std::string packed = "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n\x1f\x8b";
+  EXPECT_FALSE(IsShared(packed, Post(kBody), Post(kBody)));
+}
+
+TEST(SharedResult, IsNotSharedBetweenQueriesNorCredentials) {
+  const auto with = [](std::string_view field) {
+    std::string text = Post(kBody);
+    return text.insert(text.find("host:"), std::string(field) + "\r\n");
+  };
+  const std::string fine = Ok("fine");
+  EXPECT_TRUE(IsShared(fine, Post(kBody, "/v1/completions?v=1"), Post(kBody, "/v1/completions?v=1")));
+  EXPECT_FALSE(IsShared(fine, Post(kBody, "/v1/completions?v=1"), Post(kBody, "/v1/completions?v=2")));
+  EXPECT_TRUE(IsShared(fine, with("x-color: red"), with("x-color: blue")));
+  for (const std::string name : {"Authorization", "Api-Key", "X-API-Key", "Cookie", "OpenAI-Organization"}) {
+    EXPECT_TRUE(IsShared(fine, with(name + ": one"), with(name + ": one"))) << name;
+    EXPECT_FALSE(IsShared(fine, with(name + ": one"), with(name + ": two"))) << name;
+    EXPECT_FALSE(IsShared(fine, with(name + ": one"), Post(kBody))) << name;
+  }
+}
+
+TEST(Follower, OfAnErrorGetsItWholeAndItIsNotKept) {
+  CacheWorld world;
+  const auto first = world.Connect();
+  const auto second = world.Connect();
+  world.Ask(*first, Post(kBody));
+  world.Ask(*second, Post(kBody));
+  world.backends[0]->Say("HTTP/1.1 400 Bad Request\r\ncontent-length: 2\r\n\r\n");
+  world.Run();
+  world.backends[0]->Say("no");
+  world.Run();
+  EXPECT_TRUE(first->heard.ends_with("no"));
+  EXPECT_EQ(StatusOf(second->heard), 400);
+  EXPECT_TRUE(second->heard.ends_with(Chunk("no") + Chunk(""))) << second->heard;
+  EXPECT_EQ(world.cache->stats().entries, 0u);
+  EXPECT_EQ(world.requests(), 1);
+}
+
 TEST(Follower, JoinsTheSameRequestInProgress) {
   CacheWorld world;
   const auto first = world.Connect();

@@ -145,6 +145,60 @@ TEST(H1Session, DrainsAtOnceWhereNothingIsUnderWay) {
   EXPECT_TRUE(world.Connect()->closed());
 }
 
+TEST(H1Session, SendsAnAnswerToTheEndBeforeItCloses) {
+  World world;
+  world.network.link_options.window_bytes = 1024;
+  const auto client = world.Connect();
+  const std::string body(200'000, 'x');
+  world.backends[0]->answer = Ok(body);
+  client->stream->Pause();
+  world.Ask(*client, Post(kBody));
+  world.context->draining = true;
+  world.sessions->CloseIdle(0);
+  world.Run();
+  client->stream->Resume();
+  world.Run();
+  EXPECT_TRUE(client->heard.ends_with(body)) << client->heard.size();
+  EXPECT_TRUE(client->ended);
+}
+
+TEST(H1Session, AnswersOnceEvenWhenTheBodyBehindAnEarlyAnswerIsBad) {
+  World world;
+  for (const bool at_once : {true, false}) {
+    const auto client = world.Connect();
+    std::string answer = at_once ? "" : world.Ask(*client, "POST /v1/completions HTTP/1.1\r\nhost: a\r\n");
+    answer += world.Ask(*client, std::string(at_once ? "POST /v1/completions HTTP/1.1\r\nhost: a\r\n" : "") +
+                                     "content-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\n");
+    EXPECT_EQ(StatusOf(answer), 415);
+    EXPECT_EQ(answer.find("HTTP/1.1", 1), std::string::npos) << answer;
+    world.Wait(10 * kSecond);
+    EXPECT_TRUE(client->closed());
+  }
+}
+
+TEST(H1Session, ABodyBehindBytesThatMightHaveBeenAPrefaceArrivesWhole) {
+  World world;
+  const auto client = world.Connect();
+  world.backends[0]->answer = Ok("kept");
+  world.Ask(*client, Post("warm", "/v1/files"));
+  const auto other = world.Connect();
+  const std::string body(5000, 'b');
+  world.Ask(*other, "P");
+  EXPECT_TRUE(world.Ask(*other, Post(body, "/v1/files").substr(1)).ends_with("kept"));
+  EXPECT_TRUE(world.backends[0]->last_request.ends_with(body));
+  EXPECT_EQ(world.backends[0]->conns.size(), 1u);
+}
+
+TEST(H1Session, TellsOfAModelWithALongName) {
+  config::Pool pool;
+  const std::string name(300, 'm');
+  pool.models = {{name, {}}};
+  World world(1, pool);
+  const auto client = world.Connect();
+  EXPECT_TRUE(world.Ask(*client, "GET /v1/models/" + name + " HTTP/1.1\r\nhost: a\r\n\r\n").find(name) !=
+              std::string::npos);
+}
+
 TEST(H1Session, GoesOnAfterAnAnswerOfItsOwn) {
   config::Pool pool;
   pool.models = {{"mine", {}}};
