@@ -84,7 +84,9 @@ class Engine::Impl {
 
   void Loop();
   bool TakeInbox();
-  RunStatus Run(const StepPlan& plan);
+  bool StepAlone();
+  bool StepAhead();
+  void Announce(const StepPlan& plan);
   void Commit(const StepPlan& plan);
   void Publish();
   void Fail(const std::string& error);
@@ -108,6 +110,7 @@ class Engine::Impl {
   std::vector<TokenEvent> events_;
   std::vector<Submission> taken_;
   std::vector<SequenceId> taken_cancels_;
+  const StepPlan* flight_ = nullptr;  // The oldest step that was started and not finished.
   double step_started_ = 0;
 
   // Under mutex_.
@@ -162,12 +165,50 @@ Engine::Impl::~Impl() {
 
 void Engine::Impl::Loop() {
   while (TakeInbox()) {
-    const StepPlan& plan = scheduler_.Plan();
-    if (Run(plan) != RunStatus::kOk) return Fail(runner_->error());
-    Commit(plan);
+    if (!(runner_->info().steps_ahead > 0 ? StepAhead() : StepAlone())) {
+      return Fail(runner_->error());
+    }
     Publish();
   }
   Fail("the engine is shutting down");
+}
+
+// False, here and below: the runner failed.
+bool Engine::Impl::StepAlone() {
+  const StepPlan& plan = scheduler_.Plan();
+  step_started_ = Now();
+  Announce(plan);
+  if (plan.empty()) return true;
+  result_.sampled.clear();
+  result_.number = plan.number;
+  if (runner_->Run(plan, result_) != RunStatus::kOk) return false;
+  Commit(plan);
+  return true;
+}
+
+// The step after the one in flight is planned and started while that one runs, so
+// that the device never waits for us; then its result is waited for.
+bool Engine::Impl::StepAhead() {
+  if (flight_ == nullptr) {
+    const StepPlan& plan = scheduler_.Plan();
+    step_started_ = Now();
+    Announce(plan);
+    if (plan.empty()) return true;
+    if (runner_->Start(plan) != RunStatus::kOk) return false;
+    flight_ = &plan;
+  }
+  const StepPlan& plan = *flight_;
+  const StepPlan* next = scheduler_.PlanAhead();
+  if (next != nullptr) {
+    Announce(*next);
+    if (runner_->Start(*next) != RunStatus::kOk) return false;
+  }
+  result_.sampled.clear();
+  if (runner_->Finish(result_) != RunStatus::kOk) return false;
+  Commit(plan);
+  step_started_ = Now();
+  flight_ = next;
+  return true;
 }
 
 // Waits until there is something to do, and takes in what was asked since the
@@ -176,7 +217,8 @@ bool Engine::Impl::TakeInbox() {
   {
     std::unique_lock lock(mutex_);
     wake_.wait(lock, [this] {
-      return stopping_ || !inbox_.empty() || !cancels_.empty() || !scheduler_.idle();
+      return stopping_ || !inbox_.empty() || !cancels_.empty() || !scheduler_.idle() ||
+             flight_ != nullptr;
     });
     if (stopping_) return false;
     taken_.swap(inbox_);
@@ -196,25 +238,19 @@ bool Engine::Impl::TakeInbox() {
   return true;
 }
 
-// Tells the world what this step is about to do, then does it. The plan is
-// empty after the last sequence was cancelled.
-RunStatus Engine::Impl::Run(const StepPlan& plan) {
-  step_started_ = Now();
+// Tells the world what this step is about to do: who waits, runs and holds blocks
+// is known before a long step, not after. The plan is empty after the last sequence
+// was cancelled.
+void Engine::Impl::Announce(const StepPlan& plan) {
   bool moved = false;
   {
     const std::lock_guard lock(mutex_);
     moved = UpdateLoad(plan.empty() ? 0 : step_started_);
   }
-  // Who waits, runs and holds blocks is known before a long step, not after.
   if (moved) NotifyLoad();
-  if (plan.empty()) return RunStatus::kOk;
-  result_.sampled.clear();
-  result_.number = plan.number;
-  return runner_->Run(plan, result_);
 }
 
 void Engine::Impl::Commit(const StepPlan& plan) {
-  if (plan.empty()) return;
   const double now = Now();
   const uint64_t prefilled_before = scheduler_.totals().prefill_tokens;
   scheduler_.Commit(plan, result_, now, events_);
@@ -227,7 +263,7 @@ void Engine::Impl::Commit(const StepPlan& plan) {
 void Engine::Impl::Publish() {
   {
     const std::lock_guard lock(mutex_);
-    UpdateLoad(0);
+    UpdateLoad(flight_ != nullptr ? step_started_ : 0);
   }
   if (!events_.empty()) sink_(events_);
   {
@@ -256,6 +292,7 @@ void Engine::Impl::Fail(const std::string& error) {
     event.error = failure_;
   }
   taken_.clear();
+  flight_ = nullptr;
   scheduler_.FailAll(failure_, events_);
   Publish();
 }

@@ -172,6 +172,7 @@ bool PlanGpuRun(const ModelConfig& config, const GpuRunnerOptions& options, GpuG
   plan.info.block_count = limits.block_count;
   plan.info.max_step_tokens = limits.tokens;
   plan.info.max_sequences = limits.sequences;
+  plan.info.steps_ahead = options.keep_logits ? 0 : 1;  // There is one place for logits.
   plan.info.vocab_size = static_cast<int32_t>(config.vocab_size);
   return true;
 }

@@ -69,7 +69,7 @@ GpuRank::~GpuRank() {
   nccl_.reset();
   for (void* memory : allocated_) cuda::Free(memory);
   for (void* memory : pinned_) cuda::FreePinned(memory);
-  for (const cuda::Event event : {done_, timing_[0], timing_[1]}) {
+  for (const cuda::Event event : {done_[0], done_[1], timing_[0], timing_[1]}) {
     if (event != nullptr) cuda::DestroyEvent(event);
   }
   if (stream_ != nullptr) cuda::DestroyStream(stream_);
@@ -109,7 +109,7 @@ bool GpuRank::OpenGpu(std::string& error) {
     return false;
   }
   const auto event = [&](cuda::Event& to) { return Ok(cuda::MakeEvent(to), "an event", error); };
-  if (!Ok(cuda::MakeStream(stream_), "a stream", error) || !event(done_) || !event(timing_[0]) ||
+  if (!Ok(cuda::MakeStream(stream_), "a stream", error) || !event(done_[0]) || !event(done_[1]) || !event(timing_[0]) ||
       !event(timing_[1])) {
     return false;
   }
@@ -138,12 +138,14 @@ bool GpuRank::Allocate(const Shard& shard, const MemoryPlan& plan, std::string& 
     next += bytes;
   };
   const SamplingBytes sampling = SamplingBytesOf(group_, shard_);
-  cuda::PeerMemory memory{{buffers_.branch[0], buffers_.branch[1]}, buffers_.logits, nullptr};
+  cuda::PeerMemory memory{{buffers_.branch[0], buffers_.branch[1]}, buffers_.logits, nullptr,
+                          nullptr};
   take(step_memory_, Aligned(layout_.bytes()));
   take(gathered_, sampling.gathered);
   take(work_, sampling.work);
   take(counts_, sampling.counts);
   take(sampled_, sampling.sampled);
+  memory.sampled = sampled_;
   take(memory.words, Aligned(kWordsBytes));
   take(meetings_, Aligned(kMeetingsBytes));
   const int64_t layer_bytes = int64_t{plan.block_count + 1} *
@@ -168,9 +170,11 @@ bool GpuRank::Allocate(const Shard& shard, const MemoryPlan& plan, std::string& 
 bool GpuRank::AllocateForHost(std::string& error) {
   void* host = nullptr;
   const int64_t sampled = SamplingBytesOf(group_, shard_).sampled;
-  if (!Ok(cuda::AllocatePinned(sampled, &host), "pinned memory", error)) return false;
-  pinned_.push_back(host);
-  sampled_host_ = static_cast<cuda::SampledRow*>(host);
+  for (cuda::SampledRow*& to : sampled_host_) {
+    if (!Ok(cuda::AllocatePinned(sampled, &host), "pinned memory", error)) return false;
+    pinned_.push_back(host);
+    to = static_cast<cuda::SampledRow*>(host);
+  }
   if (!group_.keep_logits) return true;
   const int64_t logits = static_cast<int64_t>(group_.gpus.size()) * group_.limits.rows *
                          shard_.vocab_padded * 4;
@@ -294,17 +298,29 @@ bool GpuRank::Record(const std::byte* idle, std::string& error) {
 }
 
 bool GpuRank::Queue(const GpuStepShape& shape, int32_t samples, const std::byte* host,
-                    std::string& error) {
-  if (!Ok(layout_.Copy(shape, host, step_memory_, stream_), "a step's input", error)) return false;
+                    size_t turn, std::string& error) {
+  if (!Ok(layout_.Copy(shape, host, step_memory_, stream_), "a step's input", error) ||
+      !Ok(QueueAwaited(shape), "the tokens of the step before", error)) {
+    return false;
+  }
   const auto graph = shape.bucket > 0 ? graphs_.find(shape.bucket) : graphs_.end();
   const cuda::GpuError queued =
       graph != graphs_.end() ? cuda::LaunchGraph(graph->second, stream_) : QueueModel(shape);
   return Ok(queued, "a step", error) &&
-         Ok(QueueSampling(shape, samples), "choosing tokens", error) &&
-         Ok(cuda::Record(done_, stream_), "a step", error);
+         Ok(QueueSampling(shape, samples, turn), "choosing tokens", error) &&
+         Ok(cuda::Record(done_[turn], stream_), "a step", error);
 }
 
-cuda::GpuError GpuRank::QueueSampling(const GpuStepShape& shape, int32_t samples) {
+// Tokens that the step before chose never leave the GPUs on their way into this one.
+cuda::GpuError GpuRank::QueueAwaited(const GpuStepShape& shape) {
+  const GpuStepMemory step = layout_.At(step_memory_);
+  const cuda::GpuError error =
+      comm_->TakeTokens(step.awaited, shape.awaited, step.tokens, stream_);
+  if (error != cuda::kGpuOk) return error;
+  return comm_->TakeTokens(step.awaited_history, shape.awaited_history, step.history, stream_);
+}
+
+cuda::GpuError GpuRank::QueueSampling(const GpuStepShape& shape, int32_t samples, size_t turn) {
   const int64_t part = int64_t{shape.rows} * shard_.vocab_padded;
   cuda::GpuError error = comm_->GatherLogits(part, gathered_, stream_);
   if (error != cuda::kGpuOk || rank_ != 0) return error;
@@ -316,7 +332,7 @@ cuda::GpuError GpuRank::QueueSampling(const GpuStepShape& shape, int32_t samples
                         step.history, step.biases, work_, counts_, sampled_},
                        stream_);
   if (error == cuda::kGpuOk && samples > 0) {
-    error = cuda::CopyToHost(sampled_host_, sampled_,
+    error = cuda::CopyToHost(sampled_host_[turn], sampled_,
                              int64_t{samples} * static_cast<int64_t>(sizeof *sampled_), stream_);
   }
   if (error == cuda::kGpuOk && group_.keep_logits) {
@@ -325,9 +341,9 @@ cuda::GpuError GpuRank::QueueSampling(const GpuStepShape& shape, int32_t samples
   return error;
 }
 
-bool GpuRank::Done(bool& done, std::string& error) {
+bool GpuRank::Done(size_t turn, bool& done, std::string& error) {
   if (nccl_ != nullptr && !nccl_->Healthy(error)) return false;
-  return Ok(cuda::Query(done_, done), "a step", error);
+  return Ok(cuda::Query(done_[turn], done), "a step", error);
 }
 
 void GpuRank::AbortLibrary() {

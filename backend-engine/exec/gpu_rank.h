@@ -62,24 +62,26 @@ class GpuRank {
   // `idle`: a packed step of the largest bucket, all padding.
   bool Record(const std::byte* idle, std::string& error);
 
-  // Queues a step that lies packed at `host`, pinned. On rank 0 its tokens (and
-  // with keep_logits its logits) are on their way to the host when the event comes.
-  bool Queue(const GpuStepShape& shape, int32_t samples, const std::byte* host,
+  // Queues a step that lies packed at `host`, pinned, after all queued before. On
+  // rank 0 its tokens (and with keep_logits its logits) are on the host when it is
+  // done. `turn`, 0 or 1: where they go; of two steps under way each has its own.
+  bool Queue(const GpuStepShape& shape, int32_t samples, const std::byte* host, size_t turn,
              std::string& error);
 
-  // Has what was queued been done? False with an error: the GPU failed.
-  bool Done(bool& done, std::string& error);
+  // Has the step queued as `turn` been done? False with an error: the GPU failed.
+  bool Done(size_t turn, bool& done, std::string& error);
 
   void AbortLibrary();  // From any thread.
 
-  // Rank 0, after Done: of the last step.
-  const cuda::SampledRow* sampled() const { return sampled_host_; }
+  // Rank 0, after Done.
+  const cuda::SampledRow* sampled(size_t turn) const { return sampled_host_[turn]; }
   const float* logits() const { return logits_host_; }  // [ranks][rows][vocab_padded]
 
  private:
   int32_t Splits(int32_t decodes) const;
   cuda::GpuError QueueModel(const GpuStepShape& shape);
-  cuda::GpuError QueueSampling(const GpuStepShape& shape, int32_t samples);
+  cuda::GpuError QueueAwaited(const GpuStepShape& shape);
+  cuda::GpuError QueueSampling(const GpuStepShape& shape, int32_t samples, size_t turn);
   bool Ok(cuda::GpuError failed, const char* what, std::string& error) const;
   bool OpenGpu(std::string& error);
   bool AllocateForHost(std::string& error);
@@ -91,7 +93,7 @@ class GpuRank {
   const int rank_;
   Shard shard_;
   cuda::Stream stream_ = nullptr;
-  cuda::Event done_ = nullptr;
+  cuda::Event done_[2] = {};
   cuda::Event timing_[2] = {};
   std::vector<void*> allocated_;
   std::vector<void*> pinned_;
@@ -105,7 +107,7 @@ class GpuRank {
   float* work_ = nullptr;
   int32_t* counts_ = nullptr;
   cuda::SampledRow* sampled_ = nullptr;
-  cuda::SampledRow* sampled_host_ = nullptr;
+  cuda::SampledRow* sampled_host_[2] = {};
   float* logits_host_ = nullptr;
   cuda::Gemm gemm_;
   std::unique_ptr<NcclComm> nccl_;

@@ -37,8 +37,8 @@ class GpuRunner::Impl {
     watch_wake_.notify_one();
     if (watchdog_.joinable()) watchdog_.join();
     ranks_.clear();
-    for (std::byte* memory : packed_) {
-      if (memory != nullptr) cuda::FreePinned(memory);
+    for (const Flight& flight : flights_) {
+      if (flight.packed != nullptr) cuda::FreePinned(flight.packed);
     }
   }
 
@@ -81,21 +81,34 @@ class GpuRunner::Impl {
     return true;
   }
 
-  RunStatus Run(const StepPlan& plan, StepResult& result) {
+  RunStatus Start(const StepPlan& plan) {
     if (!settled_) Settle(0);  // The engine's thread, which is not the one that started us.
     settled_ = true;
+    if (threads_meet_.aborted()) return RunStatus::kFailed;
+    Flight& flight = flights_[started_ % 2];
     std::string refusal;
     if (!FillStepInput(plan, group_.limits.step, options_.keep_logits, input_, refusal) ||
-        !PackStep(plan, refusal)) {
+        !PackStep(plan, flight, refusal)) {
       Fail(refusal);
       return RunStatus::kFailed;
     }
-    running_.store(plan.number + 1, std::memory_order_release);
+    if (started_ == finished_) running_.store(flight.number + 1, std::memory_order_release);
+    const uint64_t step = started_;
+    started_.store(step + 1, std::memory_order_release);
     WakeRanks();
-    const bool ok = Guard(0, [this](std::string& reason) { return Step(0, reason); });
-    running_.store(0, std::memory_order_release);
-    if (!ok) return RunStatus::kFailed;
-    Read(plan, result);
+    return Guard(0, [&](std::string& reason) { return Queue(0, step, reason); })
+               ? RunStatus::kOk : RunStatus::kFailed;
+  }
+
+  RunStatus Finish(StepResult& result) {
+    const Flight& flight = flights_[finished_ % 2];
+    if (!Guard(0, [this](std::string& reason) { return WaitForAll(reason); })) {
+      return RunStatus::kFailed;
+    }
+    Read(flight, result);
+    ++finished_;
+    const bool more = started_ > finished_;
+    running_.store(more ? flights_[finished_ % 2].number + 1 : 0, std::memory_order_release);
     return RunStatus::kOk;
   }
 
@@ -118,64 +131,83 @@ class GpuRunner::Impl {
  private:
   int Size() const { return static_cast<int>(group_.gpus.size()); }
 
-  // Two pinned places for steps, so that one may still be read while the next is
-  // packed; the first holds a step of nothing but padding until there is a real one.
+  // A step under way. Written by rank 0 before the others are woken for it, and
+  // again only when all have done it: one runs while the next is packed.
+  struct Flight {
+    uint64_t number = 0;
+    std::byte* packed = nullptr;  // Pinned.
+    GpuStepShape shape;
+    struct Asked {
+      SequenceId id;
+      int32_t logprobs;
+    };
+    std::vector<Asked> asked;     // Of each sample.
+    int32_t samples() const { return static_cast<int32_t>(asked.size()); }
+  };
+
+  // Until there is a real step, the first one is of nothing but padding.
   bool PackIdle(std::string& error) {
-    for (std::byte*& memory : packed_) {
+    for (Flight& flight : flights_) {
       void* pinned = nullptr;
       if (const auto failed = cuda::AllocatePinned(plan_.layout->bytes(), &pinned);
           failed != cuda::kGpuOk) {
         error = "pinned memory for steps: " + cuda::ErrorText(failed);
         return false;
       }
-      memory = static_cast<std::byte*>(pinned);
+      flight.packed = static_cast<std::byte*>(pinned);
+      flight.asked.reserve(static_cast<size_t>(group_.limits.step.sequences));
     }
     if (!group_.buckets.empty()) {
-      plan_.layout->Pack(StepInput(), *sampling_, group_.buckets.back(), packed_[0]);
+      plan_.layout->Pack(StepInput(), *sampling_, group_.buckets.back(), flights_[0].packed);
     }
     return true;
   }
 
-  bool PackStep(const StepPlan& plan, std::string& error) {
+  bool PackStep(const StepPlan& plan, Flight& flight, std::string& error) {
+    const int32_t awaited_max = started_ > finished_ ? flights_[(started_ + 1) % 2].samples() : 0;
     sampling_->Clear();
+    flight.number = plan.number;
+    flight.asked.clear();
     int32_t row = 0;
     for (const StepSequence& sequence : plan.sequences) {
-      if (options_.keep_logits) row += sequence.token_count - 1;
-      if (sequence.sample && !sampling_->Add(sequence, row)) {
+      const auto refuse = [&](const char* what) {
         error = "step " + std::to_string(plan.number) + ", sequence " +
-                std::to_string(sequence.id) + ": more history or biases than were planned for";
+                std::to_string(sequence.id) + ": " + what;
         return false;
+      };
+      if (sequence.awaited >= awaited_max) return refuse("it awaits a token that nobody chooses");
+      if (options_.keep_logits) row += sequence.token_count - 1;
+      if (sequence.sample) {
+        if (!sampling_->Add(sequence, row)) {
+          return refuse("more history or biases than were planned for");
+        }
+        flight.asked.push_back(
+            {sequence.id, sequence.sampling != nullptr ? sequence.sampling->logprobs : -1});
       }
       if (sequence.sample || options_.keep_logits) ++row;
     }
     const int32_t bucket = IsDecodeStep(input_)
                                ? BucketFor(group_.buckets, static_cast<int32_t>(input_.sequences.size()))
                                : 0;
-    turn_ = 1 - turn_;
-    shape_ = plan_.layout->Pack(input_, *sampling_, bucket, packed_[turn_]);
-    samples_ = static_cast<int32_t>(sampling_->rows().size());
+    flight.shape = plan_.layout->Pack(input_, *sampling_, bucket, flight.packed);
     return true;
   }
 
-  void Read(const StepPlan& plan, StepResult& result) {
-    result.number = plan.number;
-    result.sampled.resize(static_cast<size_t>(samples_));
-    size_t next = 0;
-    for (const StepSequence& sequence : plan.sequences) {
-      if (!sequence.sample) continue;
-      SampledToken& out = result.sampled[next];
-      out.id = sequence.id;
-      ReadSampled(ranks_[0]->sampled()[next++],
-                  sequence.sampling != nullptr ? *sequence.sampling : greedy_,
-                  group_.config.vocab_size, out);
+  void Read(const Flight& flight, StepResult& result) {
+    result.number = flight.number;
+    result.sampled.resize(flight.asked.size());
+    const cuda::SampledRow* rows = ranks_[0]->sampled(finished_ % 2);
+    for (size_t i = 0; i < flight.asked.size(); ++i) {
+      result.sampled[i].id = flight.asked[i].id;
+      ReadSampled(rows[i], flight.asked[i].logprobs, group_.config.vocab_size, result.sampled[i]);
     }
     if (!options_.keep_logits) return;
     const int64_t padded = plan_.shards[0].vocab_padded;
-    for (int32_t row = 0; row < shape_.rows; ++row) {
+    for (int32_t row = 0; row < flight.shape.rows; ++row) {
       float* to = kept_.data() + int64_t{input_.logit_rows[static_cast<size_t>(row)]} *
                                      group_.config.vocab_size;
       for (const Shard& shard : plan_.shards) {
-        std::copy_n(ranks_[0]->logits() + (int64_t{shard.rank} * shape_.rows + row) * padded,
+        std::copy_n(ranks_[0]->logits() + (int64_t{shard.rank} * flight.shape.rows + row) * padded,
                     shard.vocab.count, to + shard.vocab.first);
       }
     }
@@ -220,7 +252,7 @@ class GpuRunner::Impl {
            rank.Load(source, progress, error) && threads.Barrier() &&
            rank.Connect(nccl_id_, error) && threads.Barrier() &&
            (Size() == 1 || rank.MeasureSums(error)) && threads.Barrier() &&
-           rank.Record(packed_[0], error) && threads.Barrier();
+           rank.Record(flights_[0].packed, error) && threads.Barrier();
   }
 
   void ReportProgress(size_t index, int64_t done, int64_t total) {
@@ -246,11 +278,38 @@ class GpuRunner::Impl {
     Settle(rank);
     const auto prepare = [&](std::string& reason) { return Prepare(rank, source, reason); };
     if (!Guard(rank, prepare)) return;
-    for (int seen = 0;;) {
-      WaitWhile(step_, seen);
-      seen = step_.load(std::memory_order_acquire);
-      if (stopping_.load(std::memory_order_acquire)) return;
-      if (!Guard(rank, [this, rank](std::string& reason) { return Step(rank, reason); })) return;
+    uint64_t queued = 0, done = 0;  // Steps of this rank.
+    int looks = 0;
+    while (!stopping_.load(std::memory_order_acquire) && !threads_meet_.aborted()) {
+      const int seen = step_.load(std::memory_order_acquire);
+      if (queued < started_.load(std::memory_order_acquire)) {
+        if (!Guard(rank, [&](std::string& reason) { return Queue(rank, queued, reason); })) return;
+        ++queued;
+      } else if (done < queued) {
+        bool is_done = false;
+        if (!Guard(rank, [&](std::string& reason) {
+              return ranks_[static_cast<size_t>(rank)]->Done(done % 2, is_done, reason);
+            })) {
+          return;
+        }
+        if (!is_done) {
+          Rest(looks);
+          continue;
+        }
+        done_[static_cast<size_t>(rank)].store(++done, std::memory_order_release);
+      } else if (!stopping_.load(std::memory_order_acquire)) {
+        WaitWhile(step_, seen);
+      }
+      looks = 0;
+    }
+  }
+
+  // Between two looks at something that is not yet done.
+  static void Rest(int& looks) {
+    if (++looks < kSpinPauses) {
+      Pause();
+    } else {
+      std::this_thread::yield();
     }
   }
 
@@ -259,21 +318,30 @@ class GpuRunner::Impl {
     step_.notify_all();
   }
 
-  // Every rank ends with a meeting: after it nobody looks at the step any more.
-  bool Step(int index, std::string& error) {
+  bool Queue(int index, uint64_t step, std::string& error) {
     GpuRank& rank = *ranks_[static_cast<size_t>(index)];
-    if (!rank.Use(error) || !rank.Queue(shape_, samples_, packed_[turn_], error)) return false;
+    const Flight& flight = flights_[step % 2];
+    return rank.Use(error) &&
+           rank.Queue(flight.shape, flight.samples(), flight.packed, step % 2, error);
+  }
+
+  // Rank 0 waits until every rank has done the oldest step: then nobody looks at
+  // its memory any more.
+  bool WaitForAll(std::string& error) {
+    const uint64_t step = finished_;
     int looks = 0;
-    for (bool done = false; !done;) {
-      if (threads_meet_.aborted()) return false;
-      if (!rank.Done(done, error)) return false;
-      if (++looks < kSpinPauses) {
-        Pause();
-      } else {
-        std::this_thread::yield();
+    for (int index = 0; index < Size(); looks = 0, ++index) {
+      for (bool done = false; !done;) {
+        if (threads_meet_.aborted()) return false;
+        if (index > 0) {
+          done = done_[static_cast<size_t>(index)].load(std::memory_order_acquire) > step;
+        } else if (!ranks_[0]->Done(step % 2, done, error)) {
+          return false;
+        }
+        if (!done) Rest(looks);
       }
     }
-    return comms_[static_cast<size_t>(index)]->Barrier();
+    return true;
   }
 
   // A step that does not end is somebody's death: of a GPU, a peer, a link.
@@ -293,7 +361,6 @@ class GpuRunner::Impl {
   }
 
   const GpuRunnerOptions options_;
-  const SamplingParams greedy_{.temperature = 0.0f};
   GpuGroup group_;
   GpuPlan plan_;
   std::string notes_;
@@ -307,17 +374,16 @@ class GpuRunner::Impl {
 
   bool settled_ = false;
 
-  // A step: written by rank 0 between steps.
-  StepInput input_;
-  GpuStepShape shape_;
-  int32_t samples_ = 0;
-  std::array<std::byte*, 2> packed_{};
-  size_t turn_ = 0;
+  StepInput input_;  // Rank 0's, while it packs.
+  std::array<Flight, 2> flights_;      // Of step n: n % 2.
+  std::atomic<uint64_t> started_{0};   // Steps; written by rank 0.
+  uint64_t finished_ = 0;
+  std::array<std::atomic<uint64_t>, cuda::kPeersMax> done_{};  // Steps that a rank has done.
   std::vector<float> kept_;  // [tokens][vocab], with keep_logits.
 
-  std::atomic<int> step_{0};           // One more: compute the step, or stop.
+  std::atomic<int> step_{0};           // One more: there is something to do, or to stop for.
   std::atomic<bool> stopping_{false};
-  std::atomic<uint64_t> running_{0};   // The step's number + 1, or 0.
+  std::atomic<uint64_t> running_{0};   // The oldest step's number + 1, or 0.
   mutable std::mutex mutex_;           // Of error_ and the ranks' progress.
   std::string error_;
   std::vector<std::thread> threads_;
@@ -339,8 +405,11 @@ GpuRunner::~GpuRunner() = default;
 
 const RunnerInfo& GpuRunner::info() const { return impl_->info(); }
 RunStatus GpuRunner::Run(const StepPlan& plan, StepResult& result) {
-  return impl_->Run(plan, result);
+  const RunStatus started = impl_->Start(plan);
+  return started == RunStatus::kOk ? impl_->Finish(result) : started;
 }
+RunStatus GpuRunner::Start(const StepPlan& plan) { return impl_->Start(plan); }
+RunStatus GpuRunner::Finish(StepResult& result) { return impl_->Finish(result); }
 std::string GpuRunner::error() const { return impl_->error(); }
 void GpuRunner::Abort() { impl_->Abort(); }
 const std::string& GpuRunner::notes() const { return impl_->notes(); }

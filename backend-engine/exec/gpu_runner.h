@@ -5,6 +5,9 @@
 // Several ranks may be put on one GPU: then sharding, sums over ranks and graphs
 // run as between GPUs, slower, on one.
 //
+// Two steps may be under way: the second is packed, copied and queued while the
+// first one runs, and takes the tokens that it chooses where they are, on the GPU.
+//
 // A rank that fails, and a step that takes longer than step_seconds_max, make the
 // group abort: kernels that wait for a peer give up, NCCL is told to, Run()
 // returns kFailed and error() says which rank and why. Nobody waits for it.
@@ -47,6 +50,8 @@ class GpuRunner final : public Runner {
 
   const RunnerInfo& info() const override;
   RunStatus Run(const StepPlan& plan, StepResult& result) override;
+  RunStatus Start(const StepPlan& plan) override;
+  RunStatus Finish(StepResult& result) override;
   std::string error() const override;
   void Abort() override;
 

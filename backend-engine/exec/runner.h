@@ -2,8 +2,8 @@
 // arithmetic, or on GPUs. It owns the weights and the paged KV memory and knows
 // nothing of requests, queues or HTTP.
 //
-// Threads: Run() and error() are called by the engine thread only, info() by
-// any; a Runner may have rank threads of its own behind Run().
+// Threads: Run(), Start(), Finish() and error() are called by the engine thread
+// only, info() by any; a Runner may have rank threads of its own behind them.
 #pragma once
 
 #include <cstdint>
@@ -34,6 +34,7 @@ struct RunnerInfo {
   int32_t max_step_tokens = 0; // Most tokens one StepPlan may hold.
   int32_t max_sequences = 0;   // Most sequences one StepPlan may hold; slots are below it.
   int32_t vocab_size = 0;
+  int32_t steps_ahead = 0;     // 1: takes a step while the one before still runs.
   std::vector<GpuInUse> gpus;  // Each once; none where nothing runs on a GPU.
 };
 
@@ -49,7 +50,14 @@ class Runner {
   virtual RunStatus Run(const StepPlan& plan, StepResult& result) = 0;
   virtual std::string error() const = 0;
 
-  // Makes a Run() that waits (for a peer rank, for a timer) return kFailed
+  // The same in two calls, where steps_ahead says so: Start() returns at once, and
+  // may be called once more before Finish(), which waits for the oldest step. Steps
+  // are computed one after another, each with the cache that the last one left.
+  // Only Start() looks at what a plan points to. REQUIRES: steps_ahead > 0.
+  virtual RunStatus Start(const StepPlan&) { return RunStatus::kFailed; }
+  virtual RunStatus Finish(StepResult&) { return RunStatus::kFailed; }
+
+  // Makes a Run() or Finish() that waits (for a peer rank, for a timer) return kFailed
   // soon. Safe from any thread, any number of times.
   virtual void Abort() = 0;
 };

@@ -18,23 +18,27 @@ GpuSampling::GpuSampling(int64_t rows_max, int64_t history_max, int64_t biases_m
   rows_.reserve(static_cast<size_t>(rows_max));
   history_.reserve(static_cast<size_t>(history_max));
   biases_.reserve(static_cast<size_t>(biases_max));
+  awaited_.reserve(static_cast<size_t>(rows_max));
 }
 
 void GpuSampling::Clear() {
   rows_.clear();
   history_.clear();
   biases_.clear();
+  awaited_.clear();
 }
 
 bool GpuSampling::Add(const StepSequence& sequence, int32_t logit_row) {
   static const SamplingParams kGreedy{.temperature = 0.0f};
   const SamplingParams& params = sequence.sampling != nullptr ? *sequence.sampling : kGreedy;
-  const size_t history = Penalises(params) ? sequence.history.size() : 0;
+  // A token that is awaited is one that the draw and the penalties count.
+  const size_t known = sequence.history.size() + (sequence.awaited >= 0 ? 1 : 0);
+  const size_t history = Penalises(params) ? known : 0;
   if (rows_.size() == rows_.capacity() || history > history_.capacity() - history_.size() ||
       params.logit_bias.size() > biases_.capacity() - biases_.size()) {
     return false;
   }
-  const auto position = static_cast<int64_t>(sequence.history.size()) - sequence.prompt_length;
+  const auto position = static_cast<int64_t>(known) - sequence.prompt_length;
   rows_.push_back({.logit_row = logit_row,
                    .temperature = params.temperature,
                    .top_k = params.top_k,
@@ -50,20 +54,25 @@ bool GpuSampling::Add(const StepSequence& sequence, int32_t logit_row) {
                    .prompt_count = sequence.prompt_length,
                    .bias_first = static_cast<int32_t>(biases_.size()),
                    .bias_count = static_cast<int32_t>(params.logit_bias.size())});
-  if (history > 0) history_.insert(history_.end(), sequence.history.begin(), sequence.history.end());
+  if (history > 0) {
+    history_.insert(history_.end(), sequence.history.begin(), sequence.history.end());
+    if (sequence.awaited >= 0) {
+      awaited_.push_back({static_cast<int32_t>(history_.size()), sequence.awaited});
+      history_.push_back(0);
+    }
+  }
   for (const auto& [token, bias] : params.logit_bias) biases_.push_back({token, bias});
   return true;
 }
 
-void ReadSampled(const cuda::SampledRow& row, const SamplingParams& params, int64_t vocab,
-                 SampledToken& out) {
+void ReadSampled(const cuda::SampledRow& row, int32_t logprobs, int64_t vocab, SampledToken& out) {
   out.token = row.token;
   out.invalid = row.token < 0;
   out.logprob = 0;
   out.top.clear();
-  if (out.invalid || params.logprobs < 0) return;
+  if (out.invalid || logprobs < 0) return;
   out.logprob = row.logprob;
-  const int64_t count = std::min<int64_t>({params.logprobs, cuda::kSampleTopMax, vocab});
+  const int64_t count = std::min<int64_t>({logprobs, cuda::kSampleTopMax, vocab});
   for (int64_t i = 0; i < count; ++i) {
     out.top.push_back({row.top_tokens[i], row.top_logprobs[i]});
   }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "backend-engine/kernels/cuda/cuda_kernels.h"
+#include "backend-engine/kernels/cuda/peers.h"
 #include "backend-engine/sched/step.h"
 
 namespace penstock::engine {
@@ -28,15 +29,17 @@ class GpuSampling {
   const std::vector<cuda::SampleRow>& rows() const { return rows_; }
   const std::vector<int32_t>& history() const { return history_; }
   const std::vector<cuda::TokenBias>& biases() const { return biases_; }
+  // Places of history() that the step before fills.
+  const std::vector<cuda::TokenPlace>& awaited() const { return awaited_; }
 
  private:
   std::vector<cuda::SampleRow> rows_;
   std::vector<int32_t> history_;
   std::vector<cuda::TokenBias> biases_;
+  std::vector<cuda::TokenPlace> awaited_;
 };
 
-// The answer for one row, all but its id.
-void ReadSampled(const cuda::SampledRow& row, const SamplingParams& params, int64_t vocab,
-                 SampledToken& out);
+// The answer for one row, all but its id. `logprobs`: of its SamplingParams.
+void ReadSampled(const cuda::SampledRow& row, int32_t logprobs, int64_t vocab, SampledToken& out);
 
 }  // namespace penstock::engine

@@ -8,6 +8,7 @@ namespace {
 
 constexpr int64_t kAlign = 256;
 constexpr int64_t kBiasesOfSequence = 1024;  // The API allows no more.
+enum Part { kTable = 10, kBiases = 11, kHistory = 12 };  // Those of which a step uses some.
 
 template <typename T>
 void Put(const std::vector<T>& from, T* to) {
@@ -32,8 +33,10 @@ GpuStepLayout::GpuStepLayout(const GpuStepLimits& limits) : limits_(limits) {
                            tiles_max_ * static_cast<int64_t>(sizeof(cuda::PrefillTile)),
                            int64_t{std::max(limits.rows, step.sequences)} * 4,
                            int64_t{step.sequences} * static_cast<int64_t>(sizeof(cuda::SampleRow)),
-                           biases_max_ * static_cast<int64_t>(sizeof(cuda::TokenBias)),
+                           int64_t{step.sequences} * static_cast<int64_t>(sizeof(cuda::TokenPlace)),
+                           int64_t{step.sequences} * static_cast<int64_t>(sizeof(cuda::TokenPlace)),
                            (int64_t{step.block_count} + 1) * 4,
+                           biases_max_ * static_cast<int64_t>(sizeof(cuda::TokenBias)),
                            history_max_ * 4};
   static_assert(std::size(sizes) == std::size(decltype(at_){}));
   for (size_t i = 0; i < std::size(sizes); ++i) {
@@ -51,9 +54,11 @@ GpuStepMemory GpuStepLayout::At(std::byte* memory) const {
           reinterpret_cast<cuda::PrefillTile*>(memory + at_[5]),
           reinterpret_cast<int32_t*>(memory + at_[6]),
           reinterpret_cast<cuda::SampleRow*>(memory + at_[7]),
-          reinterpret_cast<cuda::TokenBias*>(memory + at_[8]),
-          reinterpret_cast<int32_t*>(memory + at_[9]),
-          reinterpret_cast<int32_t*>(memory + at_[10])};
+          reinterpret_cast<cuda::TokenPlace*>(memory + at_[8]),
+          reinterpret_cast<cuda::TokenPlace*>(memory + at_[9]),
+          reinterpret_cast<int32_t*>(memory + at_[kTable]),
+          reinterpret_cast<cuda::TokenBias*>(memory + at_[kBiases]),
+          reinterpret_cast<int32_t*>(memory + at_[kHistory])};
 }
 
 GpuStepShape GpuStepLayout::Pack(const StepInput& input, const GpuSampling& sampling,
@@ -63,7 +68,13 @@ GpuStepShape GpuStepLayout::Pack(const StepInput& input, const GpuSampling& samp
   shape.tokens = static_cast<int32_t>(input.tokens.size());
   shape.rows = static_cast<int32_t>(input.logit_rows.size());
   shape.table_entries = static_cast<int64_t>(input.block_table.size());
+  shape.bias_entries = static_cast<int64_t>(sampling.biases().size());
   shape.history_entries = static_cast<int64_t>(sampling.history().size());
+  for (const AwaitedToken& awaited : input.awaited) {
+    to.awaited[shape.awaited++] = {awaited.token, awaited.sample};
+  }
+  shape.awaited_history = static_cast<int32_t>(sampling.awaited().size());
+  Put(sampling.awaited(), to.awaited_history);
   Put(input.tokens, to.tokens);
   Put(input.positions, to.positions);
   Put(input.slots, to.slots);
@@ -112,14 +123,14 @@ void GpuStepLayout::Pad(int32_t first, GpuStepShape& shape, GpuStepMemory& to) c
 
 cuda::GpuError GpuStepLayout::Copy(const GpuStepShape& shape, const std::byte* host,
                                    std::byte* gpu, cuda::Stream stream) const {
-  const int64_t table = at_[9], history = at_[10];
-  cuda::GpuError error = cuda::CopyToGpu(gpu, host, table, stream);
-  if (error == cuda::kGpuOk && shape.table_entries > 0) {
-    error = cuda::CopyToGpu(gpu + table, host + table, shape.table_entries * 4, stream);
-  }
-  if (error == cuda::kGpuOk && shape.history_entries > 0) {
-    error = cuda::CopyToGpu(gpu + history, host + history, shape.history_entries * 4, stream);
-  }
+  cuda::GpuError error = cuda::CopyToGpu(gpu, host, at_[kTable], stream);
+  const auto copy = [&](Part part, int64_t bytes) {
+    if (error != cuda::kGpuOk || bytes == 0) return;
+    error = cuda::CopyToGpu(gpu + at_[part], host + at_[part], bytes, stream);
+  };
+  copy(kTable, shape.table_entries * 4);
+  copy(kBiases, shape.bias_entries * static_cast<int64_t>(sizeof(cuda::TokenBias)));
+  copy(kHistory, shape.history_entries * 4);
   return error;
 }
 

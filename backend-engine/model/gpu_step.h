@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "backend-engine/kernels/cuda/cuda_kernels.h"
+#include "backend-engine/kernels/cuda/peers.h"
 #include "backend-engine/model/gpu_sampling.h"
 #include "backend-engine/model/step_input.h"
 
@@ -30,7 +31,10 @@ struct GpuStepShape {
   int32_t tiles = 0;
   int32_t bucket = 0;        // Padded to this: 0 where it is no decode step, or not padded.
   bool picks = false;        // Rows are not simply all tokens in their order.
+  int32_t awaited = 0;          // Tokens that the step before chooses,
+  int32_t awaited_history = 0;  // and places of histories that they take, too.
   int64_t table_entries = 0;
+  int64_t bias_entries = 0;
   int64_t history_entries = 0;
 };
 
@@ -44,8 +48,10 @@ struct GpuStepMemory {
   cuda::PrefillTile* tiles;
   int32_t* logit_rows;
   cuda::SampleRow* sample_rows;
-  cuda::TokenBias* biases;
+  cuda::TokenPlace* awaited;
+  cuda::TokenPlace* awaited_history;
   int32_t* block_table;  // From here on only what a step uses is copied.
+  cuda::TokenBias* biases;
   int32_t* history;
 };
 
@@ -73,7 +79,7 @@ class GpuStepLayout {
 
   const GpuStepLimits limits_;
   int64_t tiles_max_ = 0, biases_max_ = 0, history_max_ = 0;
-  int64_t at_[11] = {};  // Of each part of GpuStepMemory, in its order.
+  int64_t at_[13] = {};  // Of each part of GpuStepMemory, in its order.
   int64_t bytes_ = 0;
 };
 

@@ -29,6 +29,9 @@ bool CheckSequence(const StepPlan& plan, const StepSequence& sequence, const Ste
   if (sequence.first_block < 0 || block_end > table_size || blocks > sequence.block_count) {
     return Refuse(plan, sequence, "number of blocks needed", blocks, sequence.block_count, error);
   }
+  if (sequence.awaited >= limits.sequences || (sequence.awaited >= 0 && sequence.token_count != 1)) {
+    return Refuse(plan, sequence, "an awaited sample", sequence.awaited, limits.sequences - 1, error);
+  }
   for (int64_t i = 0; i < blocks; ++i) {
     const int32_t block = plan.block_table[static_cast<size_t>(sequence.first_block + i)];
     if (block < 0 || block >= limits.block_count) {
@@ -46,6 +49,7 @@ void StepInput::Reserve(const StepLimits& limits) {
   positions.reserve(token_count);
   slots.reserve(token_count);
   logit_rows.reserve(token_count);
+  awaited.reserve(static_cast<size_t>(limits.sequences));
   sequences.reserve(static_cast<size_t>(limits.sequences));
   block_table.reserve(static_cast<size_t>(limits.block_count));
 }
@@ -65,6 +69,7 @@ bool FillStepInput(const StepPlan& plan, const StepLimits& limits, bool all_logi
   input.slots.assign(plan.tokens.size(), 0);
   input.sequences.clear();
   input.logit_rows.clear();
+  input.awaited.clear();
   for (const StepSequence& sequence : plan.sequences) {
     if (!CheckSequence(plan, sequence, limits, error)) return false;
     const int32_t* blocks = input.block_table.data() + sequence.first_block;
@@ -81,6 +86,7 @@ bool FillStepInput(const StepPlan& plan, const StepLimits& limits, bool all_logi
         input.logit_rows.push_back(static_cast<int32_t>(token));
       }
     }
+    if (sequence.awaited >= 0) input.awaited.push_back({sequence.first_token, sequence.awaited});
     input.sequences.push_back({sequence.first_token, sequence.token_count, sequence.start, blocks});
   }
   return true;

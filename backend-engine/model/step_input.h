@@ -22,6 +22,11 @@ struct StepLimits {
   int64_t positions = 0;
 };
 
+// Token `token` of a step is what the step before it chose as its sample `sample`.
+struct AwaitedToken {
+  int32_t token, sample;
+};
+
 struct StepInput {
   std::vector<int32_t> tokens;
   std::vector<int32_t> positions;
@@ -29,6 +34,7 @@ struct StepInput {
   std::vector<int32_t> block_table;
   std::vector<AttentionSequence> sequences;
   std::vector<int32_t> logit_rows;  // Tokens whose logits are wanted, in plan order.
+  std::vector<AwaitedToken> awaited;
 
   void Reserve(const StepLimits& limits);
 };

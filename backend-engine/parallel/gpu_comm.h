@@ -66,6 +66,12 @@ class GpuComm {
   cuda::GpuError SumAndNormBy(AllReduceWay way, int buffer, const cuda::RmsNormCall& norm,
                               cuda::Stream stream);
 
+  // to[places[i].token] becomes what rank 0 chose last as that sample; on every rank.
+  cuda::GpuError TakeTokens(const cuda::TokenPlace* places, int32_t count, int32_t* to,
+                            cuda::Stream stream) {
+    return cuda::TakeTokens(group_, places, count, to, stream);
+  }
+
   // all[rank * count + i] becomes that rank's logits[i], where `all` is not null.
   cuda::GpuError GatherLogits(int64_t count, float* all, cuda::Stream stream);
 

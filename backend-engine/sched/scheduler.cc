@@ -44,9 +44,11 @@ Scheduler::Scheduler(const SchedulerOptions& options)
                options.max_running, options.step_tokens);
   const auto slots = static_cast<size_t>(options.max_running);
   for (int32_t slot = options.max_running - 1; slot >= 0; --slot) free_slots_.push_back(slot);
-  plan_.tokens.reserve(static_cast<size_t>(options.step_tokens));
-  plan_.block_table.reserve(static_cast<size_t>(options.block_count));
-  plan_.sequences.reserve(slots);
+  for (StepPlan& plan : plans_) {
+    plan.tokens.reserve(static_cast<size_t>(options.step_tokens));
+    plan.block_table.reserve(static_cast<size_t>(options.block_count));
+    plan.sequences.reserve(slots);
+  }
   first_token_waits_.reserve(slots);
 }
 
@@ -65,7 +67,6 @@ int32_t Scheduler::GrowthBlocks(const Sequence& sequence) const {
 }
 
 void Scheduler::Add(SequenceId id, GenerateRequest request, double now) {
-  ENGINE_CHECK(!plan_open_, "sequence %llu added while a plan is open", Number(id));
   const auto prompt_length = static_cast<int32_t>(request.prompt.size());
   const int32_t length_max = prompt_length + request.max_tokens;
   ENGINE_CHECK(id != 0 && prompt_length > 0 && request.max_tokens > 0 &&
@@ -89,36 +90,81 @@ void Scheduler::Add(SequenceId id, GenerateRequest request, double now) {
 }
 
 bool Scheduler::Cancel(SequenceId id) {
-  ENGINE_CHECK(!plan_open_, "sequence %llu cancelled while a plan is open", Number(id));
   const auto found = live_.find(id);
   if (found == live_.end()) return false;
   End(found->second);
   return true;
 }
 
-const StepPlan& Scheduler::Plan() {
-  ENGINE_CHECK(!plan_open_, "step %llu was not committed", Number(plan_.number));
-  plan_.tokens.clear();
-  plan_.block_table.clear();
-  plan_.sequences.clear();
-  if (idle()) return plan_;
-  ++plan_.number;
+StepPlan& Scheduler::EmptyPlan() {
+  StepPlan& plan = plans_[(plans_made_ + 1) % 2];
+  plan.number = plans_made_ + 1;
+  plan.tokens.clear();
+  plan.block_table.clear();
+  plan.sequences.clear();
+  samples_planned_ = 0;
+  return plan;
+}
 
+const StepPlan& Scheduler::Plan() {
+  ENGINE_CHECK(plans_made_ == plans_done_, "step %llu was not committed", Number(plans_made_));
+  StepPlan& plan = EmptyPlan();
+  if (idle()) return plan;
   const bool all_stayed = SecureRunning();
   int32_t budget = options_.step_tokens;
   for (Sequence& sequence : running_) {
     const int32_t count = std::min(sequence.known() - sequence.computed, budget);
     if (count == 0) break;
-    Schedule(sequence, count);
+    Schedule(plan, sequence, count);
     budget -= count;
   }
-  if (all_stayed) {
-    growth_share_ = std::max(kGrowthShareMin, growth_share_ - kGrowthShareFade);
-    AdmitWaiting(budget);
+  if (all_stayed) AdmitWaiting(plan, budget);
+  ENGINE_CHECK(!plan.empty(), "%d run, %d wait, nothing to do", running(), waiting());
+  ++plans_made_;
+  return plan;
+}
+
+// The token that the open plan chooses for a sequence counts as known, but for
+// its value; whose answer ends with it by its length is left alone.
+const StepPlan* Scheduler::PlanAhead() {
+  ENGINE_CHECK(plans_made_ == plans_done_ + 1, "%llu plans made, %llu committed",
+               Number(plans_made_), Number(plans_done_));
+  if (!SecureAhead()) return nullptr;
+  StepPlan& plan = EmptyPlan();
+  int32_t budget = options_.step_tokens;
+  for (Sequence& sequence : running_) {
+    if (EndsNow(sequence)) continue;
+    const int32_t known = sequence.known() + (Awaits(sequence) ? 1 : 0);
+    const int32_t count = std::min(known - sequence.computed - sequence.planned, budget);
+    if (count == 0) break;
+    Schedule(plan, sequence, count);
+    budget -= count;
   }
-  ENGINE_CHECK(!plan_.empty(), "%d run, %d wait, nothing to do", running(), waiting());
-  plan_open_ = true;
-  return plan_;
+  AdmitWaiting(plan, budget);
+  if (plan.empty()) return nullptr;
+  ++plans_made_;
+  return &plan;
+}
+
+bool Scheduler::Awaits(const Sequence& sequence) const {
+  return plans_made_ > plans_done_ && sequence.sampled_by == plans_made_;
+}
+
+// Its last allowed token is on the way.
+bool Scheduler::EndsNow(const Sequence& sequence) const {
+  return Awaits(sequence) && sequence.known() + 1 >= sequence.length_max;
+}
+
+// Gives every running sequence the blocks for the next step too. False: there are
+// too few, and whom to preempt is better said when the open step has ended some.
+bool Scheduler::SecureAhead() {
+  for (Sequence& sequence : running_) {
+    if (EndsNow(sequence)) continue;
+    const int32_t missing = BlocksFor(sequence.known() + (Awaits(sequence) ? 1 : 0)) -
+                            static_cast<int32_t>(sequence.blocks.size());
+    if (missing > 0 && !pool_.Take(sequence.id, missing, sequence.blocks)) return false;
+  }
+  return true;
 }
 
 // Gives every running sequence the blocks for all it knows; preempts where
@@ -128,7 +174,7 @@ bool Scheduler::SecureRunning() {
   for (auto it = running_.begin(); it != running_.end();) {
     const auto current = it++;
     const int32_t missing =
-        BlocksFor(current->known()) - static_cast<int32_t>(current->blocks.size());
+        std::max(BlocksFor(current->known()) - static_cast<int32_t>(current->blocks.size()), 0);
     while (current->running && !pool_.Take(current->id, missing, current->blocks)) {
       const auto victim = Victim();
       ENGINE_CHECK(running_.size() > 1, "sequence %llu alone does not fit", Number(victim->id));
@@ -168,7 +214,8 @@ void Scheduler::Preempt(Sequences::iterator victim) {
   waiting_.splice(place, running_, victim);
 }
 
-void Scheduler::AdmitWaiting(int32_t budget) {
+void Scheduler::AdmitWaiting(StepPlan& plan, int32_t budget) {
+  growth_share_ = std::max(kGrowthShareMin, growth_share_ - kGrowthShareFade);
   int32_t growth = 0;
   for (const Sequence& sequence : running_) growth += GrowthBlocks(sequence);
   while (budget > 0 && !waiting_.empty() && running() < options_.max_running) {
@@ -186,7 +233,7 @@ void Scheduler::AdmitWaiting(int32_t budget) {
     free_slots_.pop_back();
     running_.splice(running_.end(), waiting_, next);
     const int32_t count = std::min(next->known(), budget);
-    Schedule(*next, count);
+    Schedule(plan, *next, count);
     budget -= count;
   }
 }
@@ -198,43 +245,67 @@ void Scheduler::LeaveQueue(Sequence& sequence) {
   totals_.left_queue_tokens += static_cast<uint64_t>(sequence.prompt_length);
 }
 
-void Scheduler::Schedule(Sequence& sequence, int32_t count) {
-  StepSequence& entry = plan_.sequences.emplace_back();
+void Scheduler::Schedule(StepPlan& plan, Sequence& sequence, int32_t count) {
+  const int32_t start = sequence.computed + sequence.planned;
+  const int32_t beyond = start + count - sequence.known();  // 1: the awaited token.
+  StepSequence& entry = plan.sequences.emplace_back();
   entry.id = sequence.id;
   entry.slot = sequence.slot;
-  entry.first_token = static_cast<int32_t>(plan_.tokens.size());
+  entry.first_token = static_cast<int32_t>(plan.tokens.size());
   entry.token_count = count;
-  entry.start = sequence.computed;
-  entry.first_block = static_cast<int32_t>(plan_.block_table.size());
-  entry.block_count = BlocksFor(sequence.computed + count);
-  entry.sample = sequence.computed + count == sequence.known();
+  entry.start = start;
+  entry.first_block = static_cast<int32_t>(plan.block_table.size());
+  entry.block_count = BlocksFor(start + count);
+  entry.awaited = beyond > 0 ? sequence.sample_index : -1;
+  entry.sample = beyond >= (Awaits(sequence) ? 1 : 0);
   entry.sampling = &sequence.sampling;
   entry.history = sequence.tokens;
   entry.prompt_length = sequence.prompt_length;
-  const auto first = sequence.tokens.begin() + sequence.computed;
-  plan_.tokens.insert(plan_.tokens.end(), first, first + count);
-  plan_.block_table.insert(plan_.block_table.end(), sequence.blocks.begin(),
-                           sequence.blocks.begin() + entry.block_count);
+  if (beyond > 0) {
+    ENGINE_CHECK(count == 1, "sequence %llu: %d tokens with one awaited", Number(sequence.id), count);
+    plan.tokens.push_back(0);
+  } else {
+    const auto first = sequence.tokens.begin() + start;
+    plan.tokens.insert(plan.tokens.end(), first, first + count);
+  }
+  plan.block_table.insert(plan.block_table.end(), sequence.blocks.begin(),
+                          sequence.blocks.begin() + entry.block_count);
+  sequence.planned += count;
+  if (!entry.sample) return;
+  sequence.sample_index = samples_planned_++;
+  sequence.sampled_by = plan.number;
 }
 
 void Scheduler::Commit(const StepPlan& plan, StepResult& result, double now,
                        std::vector<TokenEvent>& events) {
-  ENGINE_CHECK(plan_open_ && &plan == &plan_ && result.number == plan.number,
-               "result of step %llu for step %llu", Number(result.number), Number(plan.number));
-  plan_open_ = false;
+  ENGINE_CHECK(plans_made_ > plans_done_ && plan.number == plans_done_ + 1 &&
+                   &plan == &plans_[plan.number % 2] && result.number == plan.number,
+               "result of step %llu for step %llu, due is %llu", Number(result.number),
+               Number(plan.number), Number(plans_done_ + 1));
+  ++plans_done_;
   ++totals_.steps;
   first_token_waits_.clear();
   size_t next_sample = 0;
   for (const StepSequence& entry : plan.sequences) {
-    const auto sequence = live_.find(entry.id)->second;
+    SampledToken* sampled = nullptr;
+    if (entry.sample) {
+      ENGINE_CHECK(next_sample < result.sampled.size() &&
+                       result.sampled[next_sample].id == entry.id,
+                   "step %llu: no token for sequence %llu", Number(plan.number), Number(entry.id));
+      sampled = &result.sampled[next_sample++];
+    }
+    const auto found = live_.find(entry.id);
+    if (found == live_.end()) {  // It ended while this step was on its way.
+      totals_.vain_tokens += static_cast<uint64_t>(entry.token_count);
+      continue;
+    }
+    const auto sequence = found->second;
     if (sequence->backlog() > 0) totals_.prefill_tokens += static_cast<uint64_t>(entry.token_count);
     sequence->computed += entry.token_count;
-    if (!entry.sample) continue;
-    ENGINE_CHECK(next_sample < result.sampled.size() &&
-                     result.sampled[next_sample].id == entry.id,
-                 "step %llu: no token for sequence %llu", Number(plan.number), Number(entry.id));
+    sequence->planned -= entry.token_count;
+    if (sampled == nullptr) continue;
     TokenEvent& event = events.emplace_back();
-    AppendToken(*sequence, result.sampled[next_sample++], now, event);
+    AppendToken(*sequence, *sampled, now, event);
     if (event.finish != FinishReason::kNone) End(sequence);
   }
 }
@@ -283,7 +354,7 @@ void Scheduler::End(Sequences::iterator sequence) {
 }
 
 void Scheduler::FailAll(std::string_view error, std::vector<TokenEvent>& events) {
-  plan_open_ = false;
+  plans_done_ = plans_made_;
   for (Sequences* sequences : {&running_, &waiting_}) {
     while (!sequences->empty()) {
       TokenEvent& event = events.emplace_back();
@@ -336,8 +407,10 @@ std::string Scheduler::CheckInvariants() const {
     for (const int32_t block : sequence.blocks) {
       if (pool_.owner(block) != sequence.id) return wrong(" uses a block of another");
     }
-    if (BlocksFor(sequence.computed) > static_cast<int32_t>(sequence.blocks.size())) {
-      return wrong(" computed more than its blocks hold");
+    if (plans_made_ == plans_done_ && sequence.planned != 0) return wrong(" is in a lost plan");
+    if (BlocksFor(sequence.computed + sequence.planned) >
+        static_cast<int32_t>(sequence.blocks.size())) {
+      return wrong(" computes more than its blocks hold");
     }
     blocks += static_cast<int32_t>(sequence.blocks.size());
   }

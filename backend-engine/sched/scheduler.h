@@ -2,6 +2,15 @@
 //
 //   plan = Plan(); ...somebody computes it...; Commit(plan, result)
 //
+// Where the device takes a step while another one runs, the next plan is made
+// ahead, on the word of the scheduler that nobody ends:
+//
+//   plan = Plan(); next = PlanAhead(); ...; Commit(plan, result); then = PlanAhead(); ...
+//
+// A sequence that ends after all, by a stop token or a cancel, was computed in
+// vain once: its result is dropped when that step is committed. Its blocks are
+// free at once, since whoever gets them is computed in a later step.
+//
 // Continuous batching with a token budget and without phases: every running
 // sequence gets tokens so that its computed count catches up with what it
 // knows; those that run come first, in the order in which they were admitted,
@@ -21,7 +30,7 @@
 //  - Only ends make room, so a sequence cannot be preempted and resumed in turns.
 //
 // The caller's part: every sequence added fits into the pool alone (Admission
-// sees to that), and Add and Cancel come between Commit and Plan.
+// sees to that), and Add and Cancel come between Commit and the next plan.
 //
 // Pure logic: the same calls give the same plans. Time is told, in seconds. A
 // step allocates nothing: what a sequence needs until its end it gets in Add().
@@ -58,6 +67,7 @@ struct SchedulerTotals {
   uint64_t generated_tokens = 0;
   uint64_t prefill_tokens = 0;     // Computed to catch up: prompts, and answers after a preemption.
   uint64_t recomputed_tokens = 0;  // Thrown away by preemptions.
+  uint64_t vain_tokens = 0;        // Computed ahead for sequences that had ended.
   uint64_t left_queue = 0;         // Sequences that were admitted, or ended, for the first time,
   uint64_t left_queue_tokens = 0;  // and their prompt tokens.
 };
@@ -73,11 +83,17 @@ class Scheduler {
   bool Cancel(SequenceId id);
 
   // What to compute next; empty only when there is no sequence. Valid until
-  // the next call. REQUIRES: the last plan that was not empty was committed.
+  // it is committed. REQUIRES: all plans that were not empty were committed.
   const StepPlan& Plan();
 
-  // Appends tokens, ends what is complete, frees blocks; adds one event for
-  // each token or end. Takes the log-probabilities out of `result`.
+  // What to compute after the plan that is open, before its result is known. Null
+  // where that cannot be said: memory is short, or nobody goes on for certain.
+  // REQUIRES: exactly one plan is open.
+  const StepPlan* PlanAhead();
+
+  // Of the plan that was made first of those open: appends tokens, ends what is
+  // complete, frees blocks; adds one event for each token or end. Takes the
+  // log-probabilities out of `result`.
   void Commit(const StepPlan& plan, StepResult& result, double now,
               std::vector<TokenEvent>& events);
 
@@ -110,8 +126,12 @@ class Scheduler {
   Sequences::iterator Victim();
   void Preempt(Sequences::iterator victim);
   bool SecureRunning();
-  void AdmitWaiting(int32_t budget);
-  void Schedule(Sequence& sequence, int32_t count);
+  bool SecureAhead();
+  StepPlan& EmptyPlan();
+  void AdmitWaiting(StepPlan& plan, int32_t budget);
+  void Schedule(StepPlan& plan, Sequence& sequence, int32_t count);
+  bool Awaits(const Sequence& sequence) const;
+  bool EndsNow(const Sequence& sequence) const;
   void LeaveQueue(Sequence& sequence);
   void AppendToken(Sequence& sequence, SampledToken& sampled, double now, TokenEvent& event);
   void End(Sequences::iterator sequence);
@@ -127,8 +147,10 @@ class Scheduler {
   double growth_share_;
   double answer_tokens_;   // Means over the answers that ended lately: of their length,
   double answer_squares_;  // and of its square.
-  bool plan_open_ = false;
-  StepPlan plan_;
+  uint64_t plans_made_ = 0;
+  uint64_t plans_done_ = 0;  // At most two fewer.
+  StepPlan plans_[2];        // Of step n: n % 2.
+  int32_t samples_planned_ = 0;
   std::vector<double> first_token_waits_;
   SchedulerTotals totals_;
 };

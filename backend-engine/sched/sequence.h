@@ -27,6 +27,9 @@ struct Sequence {
   int32_t prompt_length = 0;
   int32_t length_max = 0;  // Prompt and longest allowed answer.
   int32_t computed = 0;    // Tokens whose keys and values are in the cache.
+  int32_t planned = 0;     // Tokens after those that steps not yet committed compute.
+  uint64_t sampled_by = 0;  // The last step planned that chooses a token for it,
+  int32_t sample_index = 0; // and as which of its samples.
   std::vector<int32_t> stop_tokens;
   SamplingParams sampling;
 

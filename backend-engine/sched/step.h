@@ -37,9 +37,13 @@ struct StepSequence {
   int32_t first_block = 0;  // Index into StepPlan::block_table.
   int32_t block_count = 0;
   bool sample = false;      // The last token's logits choose the next token.
-  const SamplingParams* sampling = nullptr;     // Valid during the step.
-  std::span<const int32_t> history = {};        // Prompt and answer so far, for the penalties.
-  int32_t prompt_length = 0;                    // history[0 .. prompt_length) is the prompt.
+  // Of a plan that was made while the step before it still runs: the sequence's
+  // one token is what that step chooses as number `awaited` of its samples. It is
+  // 0 in StepPlan::tokens, and not yet in `history`. -1: everything is known.
+  int32_t awaited = -1;
+  const SamplingParams* sampling = nullptr;  // Valid until the step has been started,
+  std::span<const int32_t> history = {};     // both. Prompt and answer so far, for penalties.
+  int32_t prompt_length = 0;                 // history[0 .. prompt_length) is the prompt.
 };
 
 struct StepPlan {

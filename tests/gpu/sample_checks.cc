@@ -101,7 +101,7 @@ void Checks::SampleSetting(const std::string& name, const SamplingParams& params
     const StepSequence& sequence = sequences[static_cast<size_t>(row)];
     plain.Sample(rows.logits.data() + (rows.count - 1 - row) * vocab, asked, sequence.history,
                  sequence.prompt_length, want);
-    ReadSampled(got[static_cast<size_t>(row)], asked, vocab, ours);
+    ReadSampled(got[static_cast<size_t>(row)], asked.logprobs, vocab, ours);
     wrong += ours.token != want.token || ours.top.size() != want.top.size() ? 1 : 0;
     if (ours.token != want.token) continue;
     if (asked.logprobs >= 0) {

@@ -104,6 +104,16 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// One block. The meeting comes after whatever chose the tokens in rank 0's stream.
+__global__ void __launch_bounds__(kThreads)
+    TakeTokensKernel(PeerGroup group, const TokenPlace* places, int32_t count, int32_t* to) {
+  Meet(group);
+  for (int i = threadIdx.x; i < count; i += kThreads) {
+    const int token = group.of[0].sampled[places[i].sample].token;
+    to[places[i].token] = token > 0 ? token : 0;
+  }
+}
+
 bool Takes(const PeerGroup& group, int buffer) {
   return group.size >= 1 && group.size <= kPeersMax && group.rank >= 0 &&
          group.rank < group.size && (buffer == 0 || buffer == 1);
@@ -137,6 +147,13 @@ GpuError PeerGather(const PeerGroup& group, int64_t count, float* all, Stream st
   if (!Takes(group, 0) || count < 0 || count % 4 != 0) return kGpuInvalid;
   if (count == 0) return kGpuOk;
   return Launch(PeerGatherKernel, BlocksFor(count / 4), kThreads, 0, stream, group, count, all);
+}
+
+GpuError TakeTokens(const PeerGroup& group, const TokenPlace* places, int32_t count, int32_t* to,
+                    Stream stream) {
+  if (!Takes(group, 0) || count < 0) return kGpuInvalid;
+  if (count == 0) return kGpuOk;
+  return Launch(TakeTokensKernel, dim3(1), kThreads, 0, stream, group, places, count, to);
 }
 
 }  // namespace penstock::engine::cuda

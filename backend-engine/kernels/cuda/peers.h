@@ -25,6 +25,7 @@ struct PeerMemory {
   Bf16* branch[2];
   float* logits;
   uint32_t* words;  // [kPeerBlocksMax][kPeersMax], by block and by who wrote; zero at start.
+  const SampledRow* sampled;  // Of rank 0: what its last step chose.
 };
 
 struct PeerGroup {
@@ -45,5 +46,13 @@ GpuError PeerSum(const PeerGroup& group, int buffer, int64_t count, Stream strea
 
 // all[rank * count + i] becomes that rank's logits[i], on the rank where `all` is not null.
 GpuError PeerGather(const PeerGroup& group, int64_t count, float* all, Stream stream);
+
+// to[places[i].token] becomes the token that rank 0 chose as its sample
+// places[i].sample, or 0 where it chose none. Also with one rank.
+struct TokenPlace {
+  int32_t token, sample;
+};
+GpuError TakeTokens(const PeerGroup& group, const TokenPlace* places, int32_t count, int32_t* to,
+                    Stream stream);
 
 }  // namespace penstock::engine::cuda

@@ -11,6 +11,7 @@
 #include "backend-engine/exec/cpu_runner.h"
 #include "backend-engine/exec/engine.h"
 #include "tests/backend-engine/exec/answers.h"
+#include "tests/backend-engine/exec/late_runner.h"
 #include "tests/backend-engine/model/random_model.h"
 
 namespace penstock::engine {
@@ -35,14 +36,22 @@ std::vector<GenerateRequest> Requests() {
 struct Outcome {
   std::vector<std::vector<int32_t>> answers;
   uint64_t preemptions = 0;
+  int awaited = 0;
 };
 
 Outcome Generate(const CpuRunnerOptions& runner_options, const EngineOptions& options,
-                 bool together) {
+                 bool together, bool ahead = false) {
   const RandomModel model(SmallConfig());
   std::string error;
-  auto runner = CpuRunner::Create(model.config(), model.source(), runner_options, error);
+  std::unique_ptr<Runner> runner =
+      CpuRunner::Create(model.config(), model.source(), runner_options, error);
   EXPECT_NE(runner, nullptr) << error;
+  LateRunner* late = nullptr;
+  if (ahead) {
+    auto made = std::make_unique<LateRunner>(std::move(runner));
+    late = made.get();
+    runner = std::move(made);
+  }
   Answers answers;
   Engine engine(std::move(runner), options, answers.sink());
   Outcome outcome;
@@ -53,6 +62,7 @@ Outcome Generate(const CpuRunnerOptions& runner_options, const EngineOptions& op
   }
   for (const SequenceId id : ids) outcome.answers.push_back(answers.WaitForEnd(id).tokens);
   outcome.preemptions = engine.Load().preemptions;
+  if (late != nullptr) outcome.awaited = late->awaited();
   return outcome;
 }
 
@@ -70,6 +80,23 @@ TEST(EngineOnCpu, CrowdsChunksAndPreemptionsChangeNoAnswer) {
 
   const Outcome tight =
       Generate({.block_tokens = 4, .block_count = 40}, {.step_tokens = 70}, true);
+  EXPECT_GT(tight.preemptions, 0u);
+  EXPECT_EQ(tight.answers, alone.answers);
+}
+
+TEST(EngineOnCpu, StepsPlannedAheadChangeNoAnswer) {
+  const Outcome alone = Generate({.block_tokens = 8, .block_count = 64}, {}, false);
+  const Outcome ahead = Generate({.block_tokens = 8, .block_count = 64}, {}, false, true);
+  EXPECT_EQ(ahead.answers, alone.answers);
+  EXPECT_GT(ahead.awaited, 400);  // Nearly every token of an answer.
+
+  const Outcome crowd = Generate({.block_tokens = 4, .block_count = 512},
+                                 {.max_running = 4, .step_tokens = 5}, true, true);
+  EXPECT_EQ(crowd.answers, alone.answers);
+  EXPECT_GT(crowd.awaited, 100);
+
+  const Outcome tight =
+      Generate({.block_tokens = 4, .block_count = 40}, {.step_tokens = 70}, true, true);
   EXPECT_GT(tight.preemptions, 0u);
   EXPECT_EQ(tight.answers, alone.answers);
 }

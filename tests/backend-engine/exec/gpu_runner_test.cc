@@ -24,23 +24,6 @@ namespace {
 
 using Tokens = std::vector<int32_t>;
 
-// Small, and what the kernels take: heads of 64 in groups of two.
-ModelConfig GpuConfig() {
-  ModelConfig config;
-  config.vocab_size = 101;
-  config.hidden_size = 56;
-  config.intermediate_size = 75;
-  config.layer_count = 2;
-  config.head_count = 4;
-  config.kv_head_count = 2;
-  config.head_dim = 64;
-  config.max_positions = 200;
-  config.qkv_bias = true;
-  config.tied_embeddings = true;
-  config.name = "small";
-  return config;
-}
-
 std::unique_ptr<GpuRunner> Make(const RandomModel& model, const GpuRunnerOptions& options) {
   std::string error;
   auto runner = GpuRunner::Create(model.config(), model.source(), options, error);
@@ -85,7 +68,7 @@ std::vector<std::vector<float>> LogitsOf(Runner& runner,
 
 TEST(GpuRunner, GivesTheLogitsOfCpuRanksWithAnyNumberOfRanks) {
   for (const bool tied : {true, false}) {
-    ModelConfig config = GpuConfig();
+    ModelConfig config = SmallGpuConfig();
     config.tied_embeddings = tied;
     config.output_bias = config.mlp_bias = !tied;
     const RandomModel model(config, DType::kBf16, 0.15f);
@@ -113,7 +96,7 @@ TEST(GpuRunner, GivesTheLogitsOfCpuRanksWithAnyNumberOfRanks) {
 }
 
 TEST(GpuRunner, ARecordedGraphGivesTheTokensOfAStepQueuedAsItIs) {
-  const RandomModel model(GpuConfig(), DType::kBf16, 0.15f);
+  const RandomModel model(SmallGpuConfig(), DType::kBf16, 0.15f);
   for (const size_t ranks : {1, 2}) {
     std::vector<std::vector<Tokens>> answers;
     for (const bool graphs : {true, false}) {
@@ -129,7 +112,7 @@ TEST(GpuRunner, ARecordedGraphGivesTheTokensOfAStepQueuedAsItIs) {
 }
 
 TEST(GpuRunner, SamplesLikeCpuRanksByTheRequestsOwnSettings) {
-  const RandomModel model(GpuConfig(), DType::kF32, 0.15f);
+  const RandomModel model(SmallGpuConfig(), DType::kF32, 0.15f);
   const auto gpu = Make(model, {.block_count = 40, .max_step_tokens = 64, .max_sequences = 8});
   Steps steps(*gpu, 8);
   const Tokens history = {1, 2, 3, 4, 4};
@@ -148,7 +131,7 @@ TEST(GpuRunner, SamplesLikeCpuRanksByTheRequestsOwnSettings) {
 }
 
 TEST(GpuRunner, LogitsThatAreNotFiniteSpoilTheirOwnSequenceOnly) {
-  ModelConfig config = GpuConfig();
+  ModelConfig config = SmallGpuConfig();
   config.tied_embeddings = false;
   RandomModel model(config);
   model.Poison("model.embed_tokens.weight", static_cast<size_t>(50 * config.hidden_size + 3));
@@ -169,7 +152,7 @@ TEST(GpuRunner, LogitsThatAreNotFiniteSpoilTheirOwnSequenceOnly) {
 
 TEST(GpuRunner, SaysWhatItIsAndWhereTheMemoryWent) {
   emulated::SetGpuMemory(int64_t{1} << 30);
-  const auto runner = Make(RandomModel(GpuConfig()), {.gpus = {0, 0}, .max_step_tokens = 16,
+  const auto runner = Make(RandomModel(SmallGpuConfig()), {.gpus = {0, 0}, .max_step_tokens = 16,
                                                      .max_sequences = 3});
   emulated::SetGpuMemory(int64_t{8} << 30);
   EXPECT_EQ(runner->info().device, "cuda");
@@ -189,7 +172,7 @@ TEST(GpuRunner, SaysWhatItIsAndWhereTheMemoryWent) {
 }
 
 TEST(GpuRunner, APoolShorterThanTheModelsLongestTextCutsThePositions) {
-  ModelConfig config = GpuConfig();
+  ModelConfig config = SmallGpuConfig();
   config.max_positions = 50000;
   const auto runner = Make(RandomModel(config, DType::kBf16, 0.15f),
                            {.block_count = 4, .max_step_tokens = 16, .max_sequences = 2});
@@ -207,7 +190,7 @@ TEST(GpuRunner, KeepsItsThreadsNearTheirGpuUnlessToldNotTo) {
   const std::vector<int> before = CpusOfThisThread();
   write("bus/pci/devices/0000:00:00.0/numa_node", "0\n");
   write("devices/system/node/node0/cpulist", std::to_string(before.back()) + "\n");
-  const RandomModel model(GpuConfig());
+  const RandomModel model(SmallGpuConfig());
   for (const bool pins : {true, false}) {
     std::thread([&] {
       const auto runner = Make(model, {.gpus = {0, 0}, .max_step_tokens = 4, .max_sequences = 1,
@@ -228,7 +211,7 @@ TEST(GpuRunner, KeepsItsThreadsNearTheirGpuUnlessToldNotTo) {
 
 TEST(GpuRunner, TooLittleMemoryIsAMessageWithTheArithmetic) {
   emulated::SetGpuMemory(int64_t{40} << 20);
-  const std::string error = CreateError(RandomModel(GpuConfig()), {.max_step_tokens = 4096});
+  const std::string error = CreateError(RandomModel(SmallGpuConfig()), {.max_step_tokens = 4096});
   emulated::SetGpuMemory(int64_t{8} << 30);
   EXPECT_NE(error.find("GPU 0 (emulated GPU): 0.04 of 0.04 GiB free; weights 0.00 + step"),
             std::string::npos)
@@ -237,14 +220,14 @@ TEST(GpuRunner, TooLittleMemoryIsAMessageWithTheArithmetic) {
 }
 
 TEST(GpuRunner, WhatTheKernelsDoNotTakeIsRefusedAtStart) {
-  ModelConfig config = GpuConfig();
+  ModelConfig config = SmallGpuConfig();
   config.head_dim = 80;
   EXPECT_NE(CreateError(RandomModel(config), {}).find("head_dim is 80"), std::string::npos);
-  EXPECT_NE(CreateError(RandomModel(GpuConfig()), {.block_tokens = 24}).find("powers of two"),
+  EXPECT_NE(CreateError(RandomModel(SmallGpuConfig()), {.block_tokens = 24}).find("powers of two"),
             std::string::npos);
-  EXPECT_NE(CreateError(RandomModel(GpuConfig()), {.gpus = {3}}).find("GPU 3 is asked for"),
+  EXPECT_NE(CreateError(RandomModel(SmallGpuConfig()), {.gpus = {3}}).find("GPU 3 is asked for"),
             std::string::npos);
-  RandomModel model(GpuConfig());
+  RandomModel model(SmallGpuConfig());
   model.Remove("model.layers.1.mlp.down_proj.weight");
   EXPECT_EQ(CreateError(model, {.gpus = {0, 0}}),
             "tensor model.layers.1.mlp.down_proj.weight is missing; expected it with shape "
@@ -257,7 +240,7 @@ TEST(GpuDevice, FindsTheGpuAndOpensARunnerOnIt) {
   emulated::SetGpuCount(0);
   EXPECT_EQ(FindGpuDevice().why_not, "no GPU can be used (there is none)");
   emulated::SetGpuCount(1);
-  const RandomModel model(GpuConfig());
+  const RandomModel model(SmallGpuConfig());
   std::string notes, error;
   const auto runner = OpenGpuRunner(model.config(), model.source(),
                                     {.max_step_tokens = 4, .max_sequences = 1}, notes, error);
@@ -266,7 +249,7 @@ TEST(GpuDevice, FindsTheGpuAndOpensARunnerOnIt) {
 }
 
 TEST(GpuRunner, AbortMakesTheNextRunFail) {
-  const auto runner = Make(RandomModel(GpuConfig()), {.gpus = {0, 0}, .max_step_tokens = 4,
+  const auto runner = Make(RandomModel(SmallGpuConfig()), {.gpus = {0, 0}, .max_step_tokens = 4,
                                                      .max_sequences = 2});
   StepPlan plan;
   plan.number = 1;
@@ -281,7 +264,7 @@ TEST(GpuRunner, AbortMakesTheNextRunFail) {
 }
 
 TEST(GpuRunner, APlanOutOfBoundsFailsWithItsNumbers) {
-  const auto runner = Make(RandomModel(GpuConfig()), {.block_count = 4, .max_sequences = 1});
+  const auto runner = Make(RandomModel(SmallGpuConfig()), {.block_count = 4, .max_sequences = 1});
   StepPlan plan;
   plan.number = 1;
   plan.tokens = {5};

@@ -4,6 +4,8 @@
 
 #include <cstring>
 
+#include "backend-engine/model/philox.h"
+
 namespace penstock::engine {
 namespace {
 
@@ -89,6 +91,37 @@ TEST(GpuStep, ADecodeStepIsPaddedWithSequencesThatWriteToNobodysBlock) {
   }
 }
 
+TEST(GpuStep, AwaitedTokensAreNamedByTheirPlaceInTheStepAndInTheHistory) {
+  StepPlan plan;
+  plan.tokens = {0, 6, 0};
+  plan.block_table = {0, 1, 2};
+  const SamplingParams penalises{.presence_penalty = 1.0f};
+  const std::vector<int32_t> history = {1, 2, 3};
+  GpuSampling sampling(6, 100, 10);
+  for (int32_t i = 0; i < 3; ++i) {
+    plan.sequences.push_back({.id = 1, .first_token = i, .token_count = 1, .start = 3,
+                              .first_block = i, .block_count = 1, .sample = true,
+                              .awaited = i == 1 ? -1 : 2 - i,
+                              .sampling = i == 2 ? &penalises : nullptr, .history = history,
+                              .prompt_length = 2});
+    ASSERT_TRUE(sampling.Add(plan.sequences.back(), i));
+  }
+  const Packed packed(plan, 4, sampling);
+  ASSERT_EQ(packed.shape.awaited, 2);
+  EXPECT_EQ(packed.at.awaited[0].token, 0);
+  EXPECT_EQ(packed.at.awaited[0].sample, 2);
+  EXPECT_EQ(packed.at.awaited[1].token, 2);
+  EXPECT_EQ(packed.at.awaited[1].sample, 0);
+  ASSERT_EQ(packed.shape.awaited_history, 1);
+  EXPECT_EQ(packed.at.awaited_history[0].token, 3);
+  EXPECT_EQ(packed.at.awaited_history[0].sample, 0);
+  EXPECT_EQ(packed.shape.history_entries, 4);
+  EXPECT_EQ(sampling.rows()[2].history_count, 4);
+  // The draw is that of the place after the awaited token.
+  EXPECT_EQ(sampling.rows()[0].draw, PhiloxUniform(0, 2));
+  EXPECT_EQ(sampling.rows()[1].draw, PhiloxUniform(0, 1));
+}
+
 // Every part written to its limit leaves all others as they are.
 TEST(GpuStep, PartsDoNotOverlap) {
   const GpuStepLayout layout(kLimits);
@@ -100,10 +133,11 @@ TEST(GpuStep, PartsDoNotOverlap) {
   const std::pair<std::byte*, std::byte*> parts[] = {
       span(at.tokens, 400), span(at.positions, 400), span(at.slots, 400), span(at.sequences, 6),
       span(at.decodes, 6), span(at.tiles, 400 * 2 / 128 + 6), span(at.logit_rows, 6),
-      span(at.sample_rows, 6), span(at.biases, layout.biases_max()), span(at.block_table, 201),
+      span(at.sample_rows, 6), span(at.awaited, 6), span(at.awaited_history, 6),
+      span(at.block_table, 201), span(at.biases, layout.biases_max()),
       span(at.history, layout.history_max())};
   for (size_t i = 0; i + 1 < std::size(parts); ++i) EXPECT_LE(parts[i].second, parts[i + 1].first);
-  EXPECT_LE(parts[10].second, memory.data() + memory.size());
+  EXPECT_LE(parts[12].second, memory.data() + memory.size());
 }
 
 TEST(GpuSampling, TakesNoMoreThanThereIsMemoryFor) {

@@ -129,4 +129,13 @@ inline ModelConfig SmallConfig() {
   return config;
 }
 
+// Small, and what the GPU's kernels take: heads of 64 in groups of two.
+inline ModelConfig SmallGpuConfig() {
+  ModelConfig config = SmallConfig();
+  config.hidden_size = 56;
+  config.head_dim = 64;
+  config.max_positions = 200;
+  return config;
+}
+
 }  // namespace penstock::engine

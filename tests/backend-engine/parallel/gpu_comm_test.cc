@@ -26,6 +26,7 @@ struct Rank {
   std::vector<uint16_t> normed;
   alignas(16) uint32_t words[cuda::kPeerBlocksMax * cuda::kPeersMax] = {};
   uint32_t meetings[cuda::kPeerBlocksMax] = {};
+  cuda::SampledRow sampled[3] = {};
 
   Rank() {
     for (auto& numbers : branch) numbers.resize(kTokensMax * kWidth);
@@ -35,7 +36,7 @@ struct Rank {
     logits.resize(256);
   }
   cuda::PeerMemory Memory() {
-    return {{branch[0].data(), branch[1].data()}, logits.data(), words};
+    return {{branch[0].data(), branch[1].data()}, logits.data(), words, sampled};
   }
   cuda::RmsNormCall Norm(int buffer, int32_t tokens) {
     return {branch[buffer].data(), residual.data(), true, weight.data(), tokens, kWidth, 1e-5f,
@@ -83,6 +84,28 @@ void RunRanks(int size, const Body& body) {
     });
   }
   for (std::thread& thread : threads) thread.join();
+}
+
+TEST(GpuComm, EveryRankTakesTheTokensThatRankZeroChose) {
+  for (const int size : {1, 2, 4}) {
+    RunRanks(size, [](GpuComm& comm, Rank& own, GpuMeeting&) {
+      for (int turn = 0; turn < 20; ++turn) {
+        if (comm.rank() == 0) {
+          for (int i = 0; i < 3; ++i) own.sampled[i].token = i == 2 ? -1 : turn * 10 + i;
+        }
+        const cuda::TokenPlace places[] = {{4, 1}, {0, 0}, {2, 2}};
+        int32_t tokens[5] = {-7, -7, -7, -7, -7};
+        ASSERT_EQ(comm.TakeTokens(places, 3, tokens, nullptr), cuda::kGpuOk);
+        EXPECT_EQ(tokens[4], turn * 10 + 1);
+        EXPECT_EQ(tokens[0], turn * 10);
+        EXPECT_EQ(tokens[2], 0);  // That row had no finite logits.
+        EXPECT_EQ(tokens[1], -7);
+        EXPECT_EQ(tokens[3], -7);
+        // Rank 0 chooses again only when all have taken, as a gather sees to it.
+        ASSERT_EQ(comm.GatherLogits(4, nullptr, nullptr), cuda::kGpuOk);
+      }
+    });
+  }
 }
 
 TEST(GpuComm, SumsInRankOrderToTheSameBitsOnEveryRank) {

@@ -26,32 +26,46 @@ void* operator new(size_t size) {
 namespace penstock::engine {
 namespace {
 
+StepResult Computed(const StepPlan& plan, StepResult result) {
+  result.number = plan.number;
+  result.sampled.clear();
+  for (const StepSequence& sequence : plan.sequences) {
+    if (!sequence.sample) continue;
+    SampledToken& sampled = result.sampled.emplace_back();
+    sampled.id = sequence.id;
+    sampled.token = 5;
+  }
+  return result;
+}
+
 TEST(Scheduler, AStepAllocatesNothing) {
-  Scheduler scheduler({.block_tokens = 4, .block_count = 60, .step_tokens = 32, .max_running = 8});
-  for (SequenceId id = 1; id <= 40; ++id) {
-    scheduler.Add(id, MakeRequest(10 + static_cast<int32_t>(id), 30), 0);
-  }
-  StepResult result;
-  result.sampled.reserve(8);
-  std::vector<TokenEvent> events;
-  events.reserve(8);
-  counting = true;
-  while (!scheduler.idle()) {
-    const StepPlan& plan = scheduler.Plan();
-    result.number = plan.number;
-    result.sampled.clear();
-    for (const StepSequence& sequence : plan.sequences) {
-      if (!sequence.sample) continue;
-      SampledToken& sampled = result.sampled.emplace_back();
-      sampled.id = sequence.id;
-      sampled.token = 5;
+  for (const bool ahead : {false, true}) {
+    Scheduler scheduler({.block_tokens = 4, .block_count = 60, .step_tokens = 32,
+                         .max_running = 8});
+    for (SequenceId id = 1; id <= 40; ++id) {
+      scheduler.Add(id, MakeRequest(10 + static_cast<int32_t>(id), 30), 0);
     }
-    events.clear();
-    scheduler.Commit(plan, result, 0, events);
+    StepResult result;
+    result.sampled.reserve(8);
+    std::vector<TokenEvent> events;
+    events.reserve(8);
+    const StepPlan* flight = nullptr;
+    int planned_ahead = 0;
+    counting = true;
+    while (!scheduler.idle() || flight != nullptr) {
+      if (flight == nullptr) flight = &scheduler.Plan();
+      const StepPlan* next = ahead ? scheduler.PlanAhead() : nullptr;
+      planned_ahead += next != nullptr ? 1 : 0;
+      result = Computed(*flight, std::move(result));
+      events.clear();
+      scheduler.Commit(*flight, result, 0, events);
+      flight = next;
+    }
+    counting = false;
+    EXPECT_EQ(allocations, 0);
+    EXPECT_EQ(planned_ahead > 100, ahead) << planned_ahead;
+    EXPECT_GT(scheduler.totals().preemptions, 0u);  // So that preempting is covered, too.
   }
-  counting = false;
-  EXPECT_EQ(allocations, 0);
-  EXPECT_GT(scheduler.totals().preemptions, 0u);  // So that preempting is covered, too.
 }
 
 }  // namespace

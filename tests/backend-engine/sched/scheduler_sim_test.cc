@@ -25,6 +25,8 @@ class World {
     cancel_share_ = Pick(0, 1) == 0 ? 0 : Pick(5, 60);
     broken_share_ = Pick(0, 3) == 0 ? Pick(5, 50) : 0;
     burst_ = Pick(1, 12);
+    driver_.ahead = Pick(0, 1) == 0;
+    driver_.on_plan = [this](const StepPlan& plan) { CheckPlan(plan); };
     driver_.choose = [](SequenceId id, size_t length) {
       return static_cast<int32_t>((id * 7919 + length * 104729) % 50);
     };
@@ -33,7 +35,7 @@ class World {
   void Run() {
     const int arrivals = Pick(1, 60);
     int arrived = 0;
-    while (arrived < arrivals || !driver_.scheduler.idle()) {
+    while (arrived < arrivals || !driver_.scheduler.idle() || driver_.in_flight()) {
       ASSERT_LT(steps_, 50000) << "no end in sight";
       if (arrived < arrivals && Pick(0, 3) == 0) {
         for (int i = Pick(1, burst_); i > 0 && arrived < arrivals; --i, ++arrived) Arrive();
@@ -91,20 +93,23 @@ class World {
   void Step() {
     ++steps_;
     now_ += 0.001 * Pick(1, 50);
-    const uint64_t preemptions = driver_.scheduler.totals().preemptions;
-    driver_.planned.clear();
     driver_.Step(now_);
     const SchedulerTotals& totals = driver_.scheduler.totals();
     admission_.OnLeft(static_cast<int32_t>(totals.left_queue - left_),
                       static_cast<int64_t>(totals.left_queue_tokens - left_tokens_), now_);
     left_ = totals.left_queue;
     left_tokens_ = totals.left_queue_tokens;
-    for (const auto& [id, planned] : driver_.planned) CheckPlanned(id, planned);
-    if (totals.preemptions > preemptions) {
+    for (const TokenEvent& event : driver_.events) Hear(event);
+  }
+
+  void CheckPlan(const StepPlan& plan) {
+    admitted_ = 0;
+    for (const StepSequence& planned : plan.sequences) CheckPlanned(planned.id, planned);
+    const uint64_t preemptions = driver_.scheduler.totals().preemptions;
+    if (preemptions > preemptions_) {
       ASSERT_EQ(admitted_, 0) << "somebody was admitted in a step that preempted";
     }
-    admitted_ = 0;
-    for (const TokenEvent& event : driver_.events) Hear(event);
+    preemptions_ = preemptions;
   }
 
   struct Live {
@@ -168,6 +173,7 @@ class World {
   SequenceId next_id_ = 1;
   SequenceId last_admitted_ = 0;
   int admitted_ = 0;
+  uint64_t preemptions_ = 0;
   uint64_t left_ = 0;
   uint64_t left_tokens_ = 0;
   std::map<SequenceId, Live> live_;
