@@ -92,9 +92,14 @@ def python_package(name, package):
         sys.path.insert(0, packages)
 
 
+def node_programs():
+    """The folder of a Node and its npm."""
+    return os.path.join(virtual_environment("node", NODE), "bin")
+
+
 def node_sdk():
     """(node, folder): a Node and a folder whose scripts can import "openai"."""
-    programs = os.path.join(virtual_environment("node", NODE), "bin")
+    programs = node_programs()
     folder = os.path.join(FOLDER, "npm")
     stamp, what = os.path.join(folder, "installed"), f"{NODE_SDK} {NODE}"
     if not _installed(stamp, what):
