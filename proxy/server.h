@@ -102,6 +102,7 @@ class Server {
   void SpawnHeir();
   void ServeHeir(TakeoverChannel channel);
   void OnHeirSpoke();
+  bool SendKeys();
   void HandOver();
 
   // server_admin.cc

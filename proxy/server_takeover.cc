@@ -13,6 +13,11 @@
 #include "proxy/systemd.h"
 
 namespace penstock {
+namespace {
+
+constexpr size_t kWordsMax = 16;
+
+}  // namespace
 
 // What the process before, or systemd, has open already.
 absl::Status Server::Inherit() {
@@ -27,10 +32,14 @@ absl::Status Server::Inherit() {
     if (!asked.ok() && !absl::IsNotFound(asked.status())) return asked.status();
   }
   if (!predecessor_.open()) return absl::OkStatus();
-  auto taken = TakeSockets(predecessor_);
+  absl::StatusOr<Taken> taken = TakeAll(predecessor_);
   if (!taken.ok()) return taken.status();
-  LogInfo("takeover: {} listeners of the process before", taken->size());
-  inherited_.merge(*taken);
+  LogInfo("takeover: {} listeners of the process before", taken->sockets.size());
+  inherited_.merge(taken->sockets);
+  if (!taken->keys.empty() && !ticket_keys_.Import(taken->keys)) {
+    LogWarn("takeover: its session tickets are not ours; clients make full handshakes");
+  }
+  Wipe(taken->keys);
   return absl::OkStatus();
 }
 
@@ -80,7 +89,8 @@ void Server::OnHeirSpoke() {
       channel.Close();
     });
   };
-  if (text == "take 1" && !heir_fed_ && !leaving_) {
+  const bool keys = text == "take 1 keys";
+  if ((keys || text == "take 1") && !heir_fed_ && !leaving_) {
     heir_fed_ = true;
     bool sent = true;
     for (const OpenListener& open : listeners_) {
@@ -89,6 +99,7 @@ void Server::OnHeirSpoke() {
     std::vector<ListeningSocket> admin;
     if (auto socket = admin_socket_->Duplicate(); socket.ok()) admin.push_back(*std::move(socket));
     sent = sent && heir_.Send("listen admin " + fleet_->config->server.admin_address, admin);
+    if (keys) sent = sent && SendKeys();
     if (sent && heir_.Send("end")) return;
     LogError("takeover: the sockets could not be handed over; this process goes on");
     return leave();
@@ -101,6 +112,17 @@ void Server::OnHeirSpoke() {
   }
   if (!leaving_) LogError("takeover: the new process broke off before it was ready; this one goes on");
   leave();
+}
+
+bool Server::SendKeys() {
+  std::string keys = ticket_keys_.Export();
+  std::string message;
+  message.reserve(kWordsMax + keys.size());   // It does not move and leave a copy behind.
+  message.append("keys ").append(keys);
+  const bool sent = heir_.Send(message);
+  Wipe(message);
+  Wipe(keys);
+  return sent;
 }
 
 void Server::HandOver() {

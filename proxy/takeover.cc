@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <signal.h>
 #include <spawn.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -154,6 +155,7 @@ absl::StatusOr<TakeoverChannel::Message> TakeoverChannel::Receive(bool wait) {
   Message out;
   if (size <= 0) return out;
   out.text.assign(text, static_cast<size_t>(size));
+  explicit_bzero(text, sizeof(text));   // It may have been a secret.
   for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr;
        header = CMSG_NXTHDR(&message, header)) {
     if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
@@ -168,19 +170,30 @@ absl::StatusOr<TakeoverChannel::Message> TakeoverChannel::Receive(bool wait) {
   return out;
 }
 
-absl::StatusOr<std::map<std::string, std::vector<ListeningSocket>>> TakeSockets(
-    TakeoverChannel& channel) {
-  constexpr std::string_view kListen = "listen ";
-  std::map<std::string, std::vector<ListeningSocket>> taken;
-  if (!channel.Send("take 1")) return absl::UnavailableError("takeover: the other process is gone");
+void Wipe(std::string& secret) {
+  explicit_bzero(secret.data(), secret.size());
+  secret.clear();
+}
+
+absl::StatusOr<Taken> TakeAll(TakeoverChannel& channel) {
+  constexpr std::string_view kListen = "listen ", kKeys = "keys ";
+  Taken taken;
+  if (!channel.Send("take 1 keys")) {
+    return absl::UnavailableError("takeover: the other process is gone");
+  }
   while (true) {
     absl::StatusOr<TakeoverChannel::Message> message = channel.Receive(true);
     if (!message.ok()) return message.status();
     if (message->text == "end") return taken;
+    if (message->text.starts_with(kKeys)) {
+      taken.keys.assign(message->text, kKeys.size());
+      Wipe(message->text);
+      continue;
+    }
     if (!message->text.starts_with(kListen)) {
       return absl::UnavailableError("takeover: the other process refused");
     }
-    taken[message->text.substr(kListen.size())] = std::move(message->sockets);
+    taken.sockets[message->text.substr(kListen.size())] = std::move(message->sockets);
   }
 }
 

@@ -3,8 +3,9 @@
 // the old one stop accepting. Whoever breaks off before that has changed nothing.
 //
 //   new                                  old
-//   take 1                        ──►
+//   take 1 keys                   ──►
 //                                 ◄──    listen ADDRESS   + its sockets, a message each
+//                                 ◄──    keys BYTES       of session tickets, if it asked for them
 //                                 ◄──    end
 //   ready                         ──►    drains, and exits
 //
@@ -69,9 +70,15 @@ class TakeoverChannel {
   int descriptor_ = -1;
 };
 
-// The new process's side: asks and takes all there is, by address.
-absl::StatusOr<std::map<std::string, std::vector<ListeningSocket>>> TakeSockets(
-    TakeoverChannel& channel);
+// Forgets a secret where it lies.
+void Wipe(std::string& secret);
+
+// The new process's side: asks and takes all there is.
+struct Taken {
+  std::map<std::string, std::vector<ListeningSocket>> sockets;   // By address.
+  std::string keys;                   // Of session tickets; to be wiped.
+};
+absl::StatusOr<Taken> TakeAll(TakeoverChannel& channel);
 
 // Starts `command` with `channel` as its own end, and tells its process id.
 absl::StatusOr<pid_t> StartHeir(const std::vector<std::string>& command, TakeoverChannel channel);

@@ -4,10 +4,18 @@
 #include <openssl/rand.h>
 
 #include <algorithm>
+#include <cstring>
+#include <type_traits>
 
 #include "proxy/base/check.h"
 
 namespace penstock {
+
+// Keys never move in memory: what is freed would not be wiped.
+TlsTicketKeys::TlsTicketKeys() {
+  keys_.reserve(2 * kKept);
+  Add();
+}
 
 TlsTicketKeys::~TlsTicketKeys() {
   for (Key& key : keys_) OPENSSL_cleanse(&key, sizeof(key));
@@ -21,10 +29,33 @@ void TlsTicketKeys::Add() {
   CHECK(made, "this machine has no randomness");
   const std::lock_guard lock(mutex_);
   keys_.insert(keys_.begin(), key);
+  OPENSSL_cleanse(&key, sizeof(key));
+  DropOld();
+}
+
+void TlsTicketKeys::DropOld() {
   while (keys_.size() > kKept) {
     OPENSSL_cleanse(&keys_.back(), sizeof(Key));
     keys_.pop_back();
   }
+}
+
+static_assert(std::is_trivially_copyable_v<TlsTicketKeys::Key> && sizeof(TlsTicketKeys::Key) == 80);
+
+std::string TlsTicketKeys::Export() const {
+  const std::lock_guard lock(mutex_);
+  return {reinterpret_cast<const char*>(keys_.data()), keys_.size() * sizeof(Key)};
+}
+
+bool TlsTicketKeys::Import(std::string_view bytes) {
+  const size_t count = bytes.size() / sizeof(Key);
+  if (count == 0 || count > kKept || bytes.size() != count * sizeof(Key)) return false;
+  const std::lock_guard lock(mutex_);
+  const size_t own = keys_.size();
+  keys_.resize(own + count);
+  std::memcpy(keys_.data() + own, bytes.data(), bytes.size());
+  DropOld();
+  return true;
 }
 
 void TlsTicketKeys::RotateAt(MonoTime now) {

@@ -49,17 +49,21 @@ TEST(Takeover, TheNewProcessAsksAndTakesAllThereIs) {
   std::thread old([&] {
     const auto asked = ends.first.Receive(true);
     ASSERT_TRUE(asked.ok());
-    EXPECT_EQ(asked->text, "take 1");
+    EXPECT_EQ(asked->text, "take 1 keys");
     EXPECT_TRUE(ends.first.Send("listen 127.0.0.1:80", Some(2)));
     EXPECT_TRUE(ends.first.Send("listen admin 127.0.0.1:90", Some(1)));
+    EXPECT_TRUE(ends.first.Send(std::string_view("keys \0\xff secret", 14)));
     EXPECT_TRUE(ends.first.Send("end"));
   });
-  const auto taken = TakeSockets(ends.second);
+  auto taken = TakeAll(ends.second);
   old.join();
   ASSERT_TRUE(taken.ok()) << taken.status();
-  ASSERT_EQ(taken->size(), 2u);
-  EXPECT_EQ(taken->at("127.0.0.1:80").size(), 2u);
-  EXPECT_EQ(taken->at("admin 127.0.0.1:90").size(), 1u);
+  ASSERT_EQ(taken->sockets.size(), 2u);
+  EXPECT_EQ(taken->sockets.at("127.0.0.1:80").size(), 2u);
+  EXPECT_EQ(taken->sockets.at("admin 127.0.0.1:90").size(), 1u);
+  EXPECT_EQ(taken->keys, std::string_view("\0\xff secret", 9));
+  Wipe(taken->keys);
+  EXPECT_EQ(taken->keys, "");
 }
 
 TEST(Takeover, AnOldProcessThatEndsOrTalksNonsenseIsAnError) {
@@ -67,7 +71,7 @@ TEST(Takeover, AnOldProcessThatEndsOrTalksNonsenseIsAnError) {
     auto ends = *TakeoverChannel::Pair();
     if (*answer != '\0') EXPECT_TRUE(ends.first.Send(answer));
     else ends.first.Close();
-    EXPECT_FALSE(TakeSockets(ends.second).ok()) << answer;
+    EXPECT_FALSE(TakeAll(ends.second).ok()) << answer;
   }
 }
 
