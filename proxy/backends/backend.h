@@ -37,6 +37,9 @@ struct Backend {
   // names. Empty text: not resolved yet. Any thread.
   Address address() const;
   void SetAddress(const Address& address);
+  // How often it has moved: what was connected at another count leads to where it was.
+  // Whoever reads it before address() holds a count that is never too new. Any thread.
+  uint32_t moves() const { return moves_.load(std::memory_order_acquire); }
 
   // How to speak TLS there; null: not at all. Replaced when files change. Any thread.
   std::shared_ptr<const TlsTarget> tls() const;
@@ -48,6 +51,7 @@ struct Backend {
   mutable std::mutex mutex_;      // Guards the two below.
   Address address_;
   mutable std::shared_ptr<const TlsTarget> tls_;
+  std::atomic<uint32_t> moves_{0};
 };
 
 // PoolState::weights when the ready backends report different weights: answers

@@ -51,6 +51,7 @@ ConnPool::ConnPool(std::shared_ptr<Backend> backend, Dialer& dialer, DeadlineWhe
       wheel_(wheel),
       turn_(turn),
       limits_(limits),
+      place_(backend_->moves()),
       sweep_(wheel, &ConnPool::OnSweep, this) {
   SetLimits(limits);
 }
@@ -85,6 +86,10 @@ bool ConnPool::in_use() const {
 
 BackendCall* ConnPool::Acquire(BackendCall::User& user, MonoTime connect_timeout, bool fresh,
                                bool only_http1) {
+  if (moved(place_)) {
+    FollowBackend();
+    SettleSoon();
+  }
   if (speaks_ == Speaks::kHttp1 || only_http1) {
     if (!fresh && !idle_.empty()) {
       H1Conn* const conn = idle_.back();
@@ -114,6 +119,13 @@ void ConnPool::Cancel(BackendCall::User& user) {
   if (dial != dialing_.end()) dialing_.erase(dial);
 }
 
+// What Settle() closes of HTTP/2 it is told by moved_.
+void ConnPool::FollowBackend() {
+  place_ = backend_->moves();
+  while (!idle_.empty()) idle_.back()->Close();
+  for (const auto& conn : h2_) conn->moved_ = conn->place_ != place_;
+}
+
 H2Conn* ConnPool::WithRoom() {
   for (const auto& conn : h2_) {
     if (conn->room() > 0) return conn.get();
@@ -122,7 +134,7 @@ H2Conn* ConnPool::WithRoom() {
 }
 
 void ConnPool::Dial(BackendCall::User* user, MonoTime timeout, bool only_http1) {
-  dialing_.push_front({user, only_http1, nullptr});
+  dialing_.push_front({user, only_http1, backend_->moves(), nullptr});
   const auto dialing = dialing_.begin();
   dialing->pending = (only_http1 ? http1_dialer_ : dialer_).Dial(
       backend_->address(), timeout, [this, dialing](absl::StatusOr<std::unique_ptr<Stream>> stream) {
@@ -160,16 +172,19 @@ void ConnPool::OnDialed(std::list<Dialing>::iterator dialing,
   Turn::Scope scope(turn_);
   BackendCall::User* const user = dialing->user;
   const bool only_http1 = dialing->only_http1;
+  const uint32_t place = dialing->place;
   turn_.Bury(std::move(dialing->pending));
   dialing_.erase(dialing);
   if (user == nullptr) --shared_dials_;
+  // Those who wait get a connection to where the backend is now.
+  if (user == nullptr && moved(place)) return DialForWaiting();
   if (!stream.ok()) return OnDialFailed(user, stream.status());
-  if (only_http1) return AddH1(*std::move(stream), user);   // It says nothing of the others.
+  if (only_http1) return AddH1(*std::move(stream), place, user);   // It says nothing of the others.
   speaks_ = SpeaksOf(**stream);
   if (speaks_ == Speaks::kHttp2) {
-    AddH2(*std::move(stream), user);
+    AddH2(*std::move(stream), place, user);
   } else {
-    AddH1(*std::move(stream), user);
+    AddH1(*std::move(stream), place, user);
   }
 }
 
@@ -226,8 +241,8 @@ void ConnPool::OnWaited(void* waiting) {
                               connected ? "no stream was free in time" : "not connected in time")});
 }
 
-void ConnPool::AddH1(std::unique_ptr<Stream> stream, BackendCall::User* user) {
-  h1_.push_back(std::make_unique<H1Conn>(*this, std::move(stream)));
+void ConnPool::AddH1(std::unique_ptr<Stream> stream, uint32_t place, BackendCall::User* user) {
+  h1_.push_back(std::make_unique<H1Conn>(*this, std::move(stream), place));
   H1Conn& conn = *h1_.back();
   conn.index_ = h1_.size() - 1;
   cells().connections[0].Add(+1);
@@ -246,11 +261,13 @@ void ConnPool::AddH1(std::unique_ptr<Stream> stream, BackendCall::User* user) {
   user->OnConnReady(conn);
 }
 
-void ConnPool::AddH2(std::unique_ptr<Stream> stream, BackendCall::User* user) {
-  h2_.push_back(std::make_unique<H2Conn>(*this, std::move(stream)));
+void ConnPool::AddH2(std::unique_ptr<Stream> stream, uint32_t place, BackendCall::User* user) {
+  h2_.push_back(std::make_unique<H2Conn>(*this, std::move(stream), place));
   H2Conn& conn = *h2_.back();
   cells().connections[1].Add(+1);
-  if (user != nullptr) user->OnConnReady(conn.Begin(*user));
+  BackendCall* const call = user != nullptr ? &conn.Begin(*user) : nullptr;
+  conn.moved_ = moved(place);
+  if (call != nullptr) user->OnConnReady(*call);
   Settle();
 }
 
@@ -265,6 +282,7 @@ void ConnPool::ServeWaiting() {
 }
 
 void ConnPool::Settle() {
+  if (moved(place_)) FollowBackend();
   bool idle = false;
   for (size_t i = h2_.size(); i > 0; --i) {
     H2Conn& conn = *h2_[i - 1];
@@ -289,7 +307,7 @@ void ConnPool::SettleSoon() {
 }
 
 void ConnPool::PutBack(H1Conn& conn) {
-  if (idle_.size() >= limits_.idle) return conn.Close();
+  if (idle_.size() >= limits_.idle || moved(conn.place_)) return conn.Close();
   conn.idle_since_ = wheel_.now();
   conn.stream_->Resume();
   idle_.push_back(&conn);

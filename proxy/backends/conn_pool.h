@@ -8,6 +8,8 @@
 //           for those who wait
 //
 // Which of the two a backend of `auto` speaks is known from the first connection on.
+// When its address changes, what is connected to the old one takes no new request: idle
+// connections are closed, the others end with what they carry.
 // How many may wait is bounded by the backend's max_requests.
 //
 // Threads: the worker's thread only.
@@ -79,6 +81,7 @@ class ConnPool {
   struct Dialing {
     BackendCall::User* user;               // Null: for those who wait.
     bool only_http1;
+    uint32_t place;                        // Backend::moves() at its beginning.
     std::unique_ptr<Dialer::Pending> pending;
   };
   struct Waiting {
@@ -93,11 +96,13 @@ class ConnPool {
   void DialForWaiting();
   void OnDialed(std::list<Dialing>::iterator dialing, absl::StatusOr<std::unique_ptr<Stream>> stream);
   void OnDialFailed(BackendCall::User* user, const absl::Status& status);
-  void AddH1(std::unique_ptr<Stream> stream, BackendCall::User* user);
-  void AddH2(std::unique_ptr<Stream> stream, BackendCall::User* user);
+  void AddH1(std::unique_ptr<Stream> stream, uint32_t place, BackendCall::User* user);
+  void AddH2(std::unique_ptr<Stream> stream, uint32_t place, BackendCall::User* user);
   void ServeWaiting();
   void FailWaiting(ConnFailure::Kind kind, const std::string& message);
   static void OnWaited(void* waiting);
+  void FollowBackend();
+  bool moved(uint32_t place) const { return place != backend_->moves(); }
   H2Conn* WithRoom();
   Speaks SpeaksOf(const Stream& stream) const;
   BackendState::WorkerCells& cells() { return backend_->state.worker(limits_.worker); }
@@ -117,6 +122,7 @@ class ConnPool {
   DeadlineWheel& wheel_;
   Turn& turn_;
   ConnPoolLimits limits_;
+  uint32_t place_;                         // Backend::moves(), when it was last looked at.
   Speaks speaks_ = Speaks::kUnknown;
   std::vector<std::unique_ptr<H1Conn>> h1_;
   std::vector<H1Conn*> idle_;              // HTTP/1, longest idle first; taken from the back.

@@ -42,6 +42,7 @@ Address Backend::address() const {
 void Backend::SetAddress(const Address& address) {
   const std::lock_guard lock(mutex_);
   address_ = address;
+  moves_.fetch_add(1, std::memory_order_release);
 }
 
 std::shared_ptr<const TlsTarget> Backend::tls() const {

@@ -13,8 +13,9 @@
 
 namespace penstock {
 
-H1Conn::H1Conn(ConnPool& pool, std::unique_ptr<Stream> stream)
+H1Conn::H1Conn(ConnPool& pool, std::unique_ptr<Stream> stream, uint32_t place)
     : pool_(pool),
+      place_(place),
       stream_(std::move(stream)),
       codec_(MakeH1Codec(CodecRole::kClient, *this, pool.limits_.codec)),
       writer_(pool.turn_) {

@@ -19,7 +19,8 @@ class ConnPool;
 
 class H1Conn final : public BackendCall, public StreamReceiver, public CodecReceiver {
  public:
-  H1Conn(ConnPool& pool, std::unique_ptr<Stream> stream);
+  // `place`: Backend::moves() when it was dialled.
+  H1Conn(ConnPool& pool, std::unique_ptr<Stream> stream, uint32_t place);
 
   // --- for the user ---
   void WriteRequest(const RequestHead& head, std::span<const Header> extra) override;
@@ -49,6 +50,7 @@ class H1Conn final : public BackendCall, public StreamReceiver, public CodecRece
   void Close();
 
   ConnPool& pool_;
+  const uint32_t place_;
   std::unique_ptr<Stream> stream_;
   std::unique_ptr<Codec> codec_;
   Writer writer_;

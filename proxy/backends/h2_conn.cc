@@ -89,8 +89,9 @@ void H2Call::ResumeAnswer() { conn_.codec_->ResumeBody(conn_.writer_.out(), id_)
 
 void H2Call::Leave() { conn_.Leave(*this); }
 
-H2Conn::H2Conn(ConnPool& pool, std::unique_ptr<Stream> stream)
+H2Conn::H2Conn(ConnPool& pool, std::unique_ptr<Stream> stream, uint32_t place)
     : pool_(pool),
+      place_(place),
       stream_(std::move(stream)),
       codec_(MakeH2Codec(CodecRole::kClient, *this, pool.limits_.codec)),
       writer_(pool.turn_),

@@ -52,12 +52,13 @@ class H2Call final : public BackendCall {
 
 class H2Conn final : public StreamReceiver, public CodecReceiver {
  public:
-  H2Conn(ConnPool& pool, std::unique_ptr<Stream> stream);
+  // `place`: Backend::moves() when it was dialled.
+  H2Conn(ConnPool& pool, std::unique_ptr<Stream> stream, uint32_t place);
 
   // How many more calls may begin now: what the backend and our limit leave.
   size_t room() const;
   // False: it ends with its last call.
-  bool reusable() const { return !closed_ && codec_->reusable(); }
+  bool reusable() const { return !closed_ && !moved_ && codec_->reusable(); }
   // REQUIRES: room() > 0.
   BackendCall& Begin(BackendCall::User& user);
   size_t calls() const { return calls_.size(); }
@@ -94,6 +95,7 @@ class H2Conn final : public StreamReceiver, public CodecReceiver {
   static void OnPing(void* self);
 
   ConnPool& pool_;
+  const uint32_t place_;
   std::unique_ptr<Stream> stream_;
   std::unique_ptr<Codec> codec_;
   Writer writer_;
@@ -108,6 +110,7 @@ class H2Conn final : public StreamReceiver, public CodecReceiver {
   MonoTime idle_since_ = 0;
   bool feeding_ = false;               // Inside Feed().
   bool left_ = false;                  // Some call was left meanwhile.
+  bool moved_ = false;                 // The backend is elsewhere by now.
   bool closed_ = false;
 };
 

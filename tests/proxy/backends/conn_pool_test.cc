@@ -61,8 +61,9 @@ struct World {
         pool(std::make_unique<ConnPool>(backend, loop.dialer(), loop.deadlines(), turn, limits)) {
     Listen();
   }
-  void Listen() {
-    listener = *loop.Listen(*Address::Parse(backend->authority), [this](std::unique_ptr<Stream> stream) {
+  void Listen() { listener = ListenOn(backend->authority); }
+  std::unique_ptr<Listener> ListenOn(std::string_view address) {
+    return *loop.Listen(*Address::Parse(address), [this](std::unique_ptr<Stream> stream) {
       ends.push_back(std::make_unique<End>(std::move(stream)));
     });
   }
@@ -354,6 +355,44 @@ TEST(ConnPool, GoesToTheAddressOfTheMoment) {
   world.Acquire(asker, true);
   EXPECT_TRUE(asker.failed);
   EXPECT_NE(asker.failure.message.find("127.0.0.1:9999"), std::string::npos);
+}
+
+TEST(ConnPool, LeavesWhereItsBackendWasAndEndsWhatRunsThere) {
+  World world;
+  const auto elsewhere = world.ListenOn("127.0.0.1:9999");
+  Asker runs;
+  world.Acquire(runs);
+  world.Ask(runs);
+  world.Exchange(1);
+  EXPECT_EQ(world.pool->idle(), 1u);
+  world.backend->SetAddress(*Address::Parse("127.0.0.1:9999"));
+  world.Exchange(2);
+  EXPECT_TRUE(world.ends[1]->closed);
+  EXPECT_FALSE(world.ends[0]->closed);
+  world.Say(0, kOk);
+  EXPECT_TRUE(runs.whole);
+  EXPECT_TRUE(world.ends[0]->closed);
+  EXPECT_EQ(world.pool->open(), 1u);
+  world.Exchange(2);
+}
+
+TEST(ConnPool, ADialThatItsBackendLeftBehindServesItsOwnRequestAlone) {
+  World world;
+  const auto elsewhere = world.ListenOn("127.0.0.1:9999");
+  Asker asker;
+  {
+    Turn::Scope scope(world.turn);
+    world.pool->Acquire(asker, kSecond, false);
+  }
+  world.backend->SetAddress(*Address::Parse("127.0.0.1:9999"));
+  world.network.RunUntilIdle();
+  ASSERT_NE(asker.conn, nullptr);
+  world.Ask(asker);
+  world.network.RunUntilIdle();
+  world.Say(0, kOk);
+  EXPECT_TRUE(asker.whole);
+  EXPECT_TRUE(world.ends[0]->closed);
+  EXPECT_EQ(world.pool->open(), 0u);
 }
 
 }  // namespace

@@ -60,11 +60,15 @@ struct H2World {
       : backend_limits(theirs), backend(PoolOf(1)->backends[0]) {
     if (limits.protocol == config::Protocol::kAuto) limits.protocol = config::Protocol::kHttp2;
     pool = std::make_unique<ConnPool>(backend, loop.dialer(), loop.deadlines(), turn, limits);
-    listener = *loop.Listen(*Address::Parse(backend->authority), [this](std::unique_ptr<Stream> stream) {
+    listener = ListenOn(backend->authority);
+  }
+  ~H2World() { network.RunUntilIdle(); }
+
+  std::unique_ptr<Listener> ListenOn(std::string_view address) {
+    return *loop.Listen(*Address::Parse(address), [this](std::unique_ptr<Stream> stream) {
       ends.push_back(std::make_unique<H2End>(std::move(stream), backend_limits));
     });
   }
-  ~H2World() { network.RunUntilIdle(); }
 
   void Ask(H2Asker& asker) {
     {

@@ -274,5 +274,59 @@ TEST(H2Pool, WhatOnlyHttp1CanCarryGetsAConnectionOfItsOwn) {
   }
 }
 
+TEST(H2Pool, LeavesWhereItsBackendWasAndEndsWhatRunsThere) {
+  H2World world;
+  const auto elsewhere = world.ListenOn("127.0.0.1:9999");
+  H2Asker runs, next;
+  world.Ask(runs);
+  world.backend->SetAddress(*Address::Parse("127.0.0.1:9999"));
+  world.Ask(next);
+  ASSERT_EQ(world.ends.size(), 2u);
+  EXPECT_EQ(world.ends[1]->peer.of(1).heads, 1);
+  EXPECT_FALSE(world.ends[0]->closed);
+  world.ends[0]->Answer(1);
+  world.Run();
+  EXPECT_EQ(runs.ends, 1);
+  EXPECT_TRUE(world.ends[0]->closed);
+  EXPECT_FALSE(world.ends[1]->closed);
+  EXPECT_EQ(world.pool->open(), 1u);
+}
+
+TEST(H2Pool, ClosesWhatIsIdleWhereItsBackendWas) {
+  H2World world;
+  const auto elsewhere = world.ListenOn("127.0.0.1:9999");
+  H2Asker first, next;
+  world.Ask(first);
+  world.ends[0]->Answer(1);
+  world.Run();
+  world.backend->SetAddress(*Address::Parse("127.0.0.1:9999"));
+  world.Ask(next);
+  EXPECT_TRUE(world.ends[0]->closed);
+  EXPECT_EQ(world.ends[1]->peer.of(1).heads, 1);
+}
+
+TEST(H2Pool, WhoWaitsIsServedWhereItsBackendIsNow) {
+  H2World world({.connections = 1}, Allowing(1));
+  const auto elsewhere = world.ListenOn("127.0.0.1:9999");
+  H2Asker dials, waits;
+  {
+    Turn::Scope scope(world.turn);
+    world.pool->Acquire(dials, kSecond, false);
+  }
+  world.backend->SetAddress(*Address::Parse("127.0.0.1:9999"));
+  world.Run();
+  ASSERT_EQ(world.ends.size(), 2u);
+  EXPECT_TRUE(world.ends[0]->closed);
+  EXPECT_EQ(world.ends[1]->peer.of(1).heads, 1);
+  world.Ask(waits);
+  EXPECT_EQ(world.pool->waiting(), 1u);
+  world.backend->SetAddress(*Address::Parse(world.backend->authority));
+  world.ends[1]->Answer(1);      // A stream is free, but not where the backend is.
+  world.Run();
+  EXPECT_TRUE(world.ends[1]->closed);
+  ASSERT_EQ(world.ends.size(), 3u);
+  EXPECT_EQ(world.ends[2]->peer.of(1).heads, 1);
+}
+
 }  // namespace
 }  // namespace penstock
