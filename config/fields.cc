@@ -311,8 +311,8 @@ constexpr Field kServerFields[] = {
     List<&Server::listeners>("listeners", kListener,
                              "Where clients connect; none: one on 127.0.0.1:8080.", 16),
     Group("admin", kAdmin, "The listener for operators."),
-    CountOrAuto<&Server::workers>("workers", "Event loops, a thread each; auto: one per core.", 1,
-                                  256),
+    CountOrAuto<&Server::workers>("workers",
+                                  "Event loops, a thread each; auto: one per core, up to 64.", 1, 64),
     Group("timeouts", kServerTimeouts, "How long clients may take."),
     Part<&Server::limits>("limits", kLimits, "What a client may ask for."),
     Choice<&Server::path_normalization>(
@@ -367,9 +367,9 @@ constexpr Field kCircuitBreakerFields[] = {
         "open_base", "How long it stays open first; doubled each time it opens again."),
     Time<&CircuitBreaker::open_max>("open_max", "The longest that it stays open."),
     Count<&CircuitBreaker::half_open_requests>("half_open_requests", "Trial requests side by side.",
-                                               1, 1000),
+                                               1, 63),
     Count<&CircuitBreaker::half_open_successes>("half_open_successes",
-                                                "Good trial requests that close it.", 1, 1000),
+                                                "Good trial requests that close it.", 1, 63),
     Share<&CircuitBreaker::max_ejection>(
         "max_ejection", "Share of the pool that may be open at once; one backend always may."),
     Share<&CircuitBreaker::panic_threshold>(

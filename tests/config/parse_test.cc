@@ -197,9 +197,9 @@ INSTANTIATE_TEST_SUITE_P(
              "5:37: pools[0].auth.key_file: cannot read /etc/penstock/gone: No such file or "
              "directory\n"},
         Case{"server: {workers: 0}\n",
-             "5:19: server.workers: \"0\" is out of range; allowed: 1 to 256\n"},
+             "5:19: server.workers: \"0\" is out of range; allowed: 1 to 64\n"},
         Case{"server: {workers: many}\n",
-             "5:19: server.workers: \"many\" is not a whole number; allowed: auto, or 1 to 256\n"},
+             "5:19: server.workers: \"many\" is not a whole number; allowed: auto, or 1 to 64\n"},
         Case{"server: {limits: {request_body: 10MB}}\n",
              "5:33: server.limits.request_body: \"10MB\" is not a size; write it like 15B, 15KiB, "
              "15MiB or "
@@ -249,7 +249,7 @@ TEST(Parse, FindsEveryErrorInOneReading) {
                   "  - name: a\n"
                   "    backends: [\"a\"]\n"
                   "    quue: {max: 1}\n"),
-            "2:19: server.workers: \"-1\" is not a whole number; allowed: auto, or 1 to 256\n"
+            "2:19: server.workers: \"-1\" is not a whole number; allowed: auto, or 1 to 64\n"
             "5:16: pools[0].backends[0].address: \"a\" has no port; write it like 10.0.0.11:8000, "
             "[fd00::1]:8000 or engine-1:8000\n"
             "6:5: pools[0]: unknown field \"quue\"; did you mean \"queue\"?\n");

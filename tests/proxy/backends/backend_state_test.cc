@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include "config/parse.h"
 #include "proxy/base/random.h"
 
 namespace penstock {
@@ -234,6 +235,16 @@ TEST(WorkerMetrics, ABucketHoldsItsUpperBound) {
   EXPECT_EQ(cells.ttft.bucket(9), 1);
   EXPECT_EQ(cells.ttft.bucket(10), 1);
   EXPECT_EQ(cells.ttft.bucket(kTtftBounds.size()), 1);
+}
+
+TEST(BackendState, HasRoomForEveryWorkerThatAPolicyFileMaySay) {
+  const auto parse = [](uint32_t workers) {
+    return config::Parse("version: v1\nserver: {workers: " + std::to_string(workers) +
+                             "}\npools:\n  - name: main\n    backends: [\"10.0.0.1:80\"]\n",
+                         "policy.yaml", {});
+  };
+  EXPECT_TRUE(parse(kMaxWorkers).ok()) << parse(kMaxWorkers).Messages();
+  EXPECT_FALSE(parse(kMaxWorkers + 1).ok());
 }
 
 }  // namespace

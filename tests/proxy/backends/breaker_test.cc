@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include "config/parse.h"
 #include "proxy/base/random.h"
 #include "tests/support/seeds.h"
 
@@ -178,6 +179,22 @@ TEST(Breaker, KeepsTheLastTenTransitionsWithTheirCause) {
   EXPECT_EQ(transitions[8].cause, BreakerCause::kOpenTimePassed);
   EXPECT_EQ(breaker.transition_count(BreakerState::kOpen, BreakerState::kHalfOpen), 6u);
   EXPECT_EQ(breaker.open_count(BreakerCause::kProbeFault), 6u);
+}
+
+TEST(Breaker, TakesEveryCountThatAPolicyFileMaySay) {
+  const auto parse = [](uint32_t probes, uint32_t successes) {
+    return config::Parse("version: v1\npools:\n  - name: main\n    backends: [\"10.0.0.1:80\"]\n"
+                         "    circuit_breaker: {half_open_requests: " + std::to_string(probes) +
+                             ", half_open_successes: " + std::to_string(successes) + "}\n",
+                         "policy.yaml", {});
+  };
+  const auto most = parse(Breaker::kProbesMax, Breaker::kSuccessesMax);
+  ASSERT_TRUE(most.ok()) << most.Messages();
+  const BreakerSettings settings(most.config->pools[0].circuit_breaker);
+  EXPECT_EQ(settings.probes, Breaker::kProbesMax);
+  EXPECT_EQ(settings.successes, Breaker::kSuccessesMax);
+  EXPECT_FALSE(parse(Breaker::kProbesMax + 1, 1).ok());
+  EXPECT_FALSE(parse(1, Breaker::kSuccessesMax + 1).ok());
 }
 
 TEST(Breaker, DoesNothingWhenSwitchedOff) {
