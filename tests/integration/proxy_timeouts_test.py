@@ -198,7 +198,8 @@ class TimeoutTest(StackTest):
         good = FakeBackend(lambda request: request.stream("well"))
         self.addCleanup(good.close)
         self.backend.script = hangs
-        policy = POLICY.replace("retry: {attempts: 0}", "retry: {attempts: 1}\n    load_balancing: {algorithm: round_robin}")
+        policy = POLICY.replace("retry: {attempts: 0}",
+                                "retry: {attempts: 1}\n    load_balancing: {algorithm: round_robin}")
         self.start(policy, [self.backend.address, good.address])
         for _ in range(6):
             with contextlib.closing(self.proxy.stream("hello?")) as stream:
