@@ -27,6 +27,11 @@ class LoopHttpServer final : public HttpServer {
 
   const Address& address() const override { return address_; }
   size_t connections() const override { return shared_.connections.size(); }
+  size_t buffered() const override {
+    size_t bytes = 0;
+    for (const auto& connection : shared_.connections) bytes += connection->buffered();
+    return bytes;
+  }
 
   void StopAccepting() override {
     listener_.reset();

@@ -60,6 +60,12 @@ class HttpAnswer {
   virtual void Write(std::string_view data) = 0;
   virtual void End(const HeaderList& trailers = {}) = 0;
   virtual void Cut() = 0;
+  // Last words of a begun answer that is not whole, then a cut: once the client's
+  // side has them, or has not taken them for a second.
+  virtual void CutAfter(std::string_view last) {
+    Write(last);
+    Cut();
+  }
   virtual size_t buffered() const = 0;      // Written bytes that the client has not taken.
   virtual bool client_gone() const = 0;
   // Called once if the client leaves before the answer is complete.
@@ -79,6 +85,7 @@ class HttpServer {
   virtual const Address& address() const = 0;
   virtual void StopAccepting() = 0;         // Closes the listener; connection: close from now on.
   virtual size_t connections() const = 0;
+  virtual size_t buffered() const = 0;      // Written bytes that clients have not taken, in all.
 };
 
 }  // namespace penstock

@@ -10,6 +10,8 @@ namespace {
 
 constexpr MonoTime kLingerTime = kSecond;
 constexpr size_t kLingerBytes = 64 * 1024;
+constexpr MonoTime kCutTime = kSecond;
+constexpr MonoTime kCutTick = 20 * kMillisecond;
 
 ReplyCode ReplyFor(uint16_t status) {
   switch (status) {
@@ -65,6 +67,7 @@ ServerConnection::ServerConnection(ServerShared& shared, std::unique_ptr<Stream>
 }
 
 ServerConnection::~ServerConnection() {
+  if (cutting_ && !dead_) stream_->Reset();
   if (answer_ == nullptr) return;
   answer_->connection_ = nullptr;
   answer_->gone_ = true;
@@ -72,6 +75,7 @@ ServerConnection::~ServerConnection() {
 
 void ServerConnection::StopTaking() {
   const Scope scope(*this);
+  if (cutting_) return;
   if (codec_->idle()) return Die();
   codec_->StartClosing(shared_.gather);
   Flush();
@@ -79,9 +83,11 @@ void ServerConnection::StopTaking() {
 
 void ServerConnection::OnData(std::string_view data) {
   const Scope scope(*this);
-  if (lingering_) {
+  if (lingering_ || cutting_) {
     lingered_ += data.size();
-    if (lingered_ > kLingerBytes) Die();
+    if (lingered_ <= kLingerBytes) return;
+    if (cutting_) stream_->Reset();
+    Die();
     return;
   }
   if (!pending_.empty()) {
@@ -91,9 +97,11 @@ void ServerConnection::OnData(std::string_view data) {
   const bool was_idle = codec_->idle();
   Feed(data);
   // From the first byte on the whole head has header_timeout; a body may pause that long.
-  const bool reading = !dead_ && !lingering_ && answer_ == nullptr && !codec_->idle();
+  const bool reading =
+      !dead_ && !lingering_ && !cutting_ && answer_ == nullptr && !codec_->idle();
   if (reading && (was_idle || id_ != 0)) {
     deadline_.Set(shared_.loop.now() + shared_.options.header_timeout);
+    unsent_ = 0;
   }
 }
 
@@ -101,7 +109,7 @@ void ServerConnection::Feed(std::string_view data) {
   in_feed_ = true;
   const size_t taken = codec_->Feed(data);
   in_feed_ = false;
-  if (dead_ || refused_ || taken == data.size()) return;
+  if (dead_ || refused_ || cutting_ || taken == data.size()) return;
   pending_ = data.substr(taken);
   stream_->Pause();
 }
@@ -115,6 +123,20 @@ void ServerConnection::OnStreamEnd(const absl::Status& status) {
 
 void ServerConnection::OnDeadline() {
   const Scope scope(*this);
+  if (cutting_) {
+    if (stream_->buffered() > 0 && shared_.loop.now() < cut_by_) {
+      return deadline_.Set(shared_.loop.now() + kCutTick);
+    }
+    stream_->Reset();
+    return Die();
+  }
+  // An answer on its way to a slow reader has as long as some of it is taken.
+  if (answer_ == nullptr && unsent_ > 0) {
+    if (stream_->buffered() < unsent_) return AwaitPeer();
+    if (lingering_ && shared_.loop.now() < give_up_) {
+      return deadline_.Set(shared_.loop.now() + kLingerTime);
+    }
+  }
   if (!lingering_ && answer_ == nullptr && !codec_->idle()) {
     return Refuse(408, ErrorBody(ReplyCode::kRequestTimeout, "the request did not come in time"));
   }
@@ -203,7 +225,7 @@ void ServerConnection::FinishExchange() {
   answer_ = nullptr;
   id_ = 0;
   if (shared_.closing || !codec_->reusable()) return Linger();
-  deadline_.Set(shared_.loop.now() + shared_.options.keep_alive_timeout);
+  AwaitPeer();
   codec_->NextMessage();
   if (in_feed_ || pending_.empty()) return;
   const std::string bytes = std::exchange(pending_, {});
@@ -211,15 +233,35 @@ void ServerConnection::FinishExchange() {
   if (pending_.empty() && !dead_ && !refused_) stream_->Resume();
 }
 
-// Ends our direction and waits a little for the peer's end: closing at once
-// with unread bytes would reset the connection and could take the answer away.
+// Ends our direction once all is sent and waits a little for the peer's end:
+// closing at once with unread bytes would reset the connection and could take the answer away.
 void ServerConnection::Linger() {
   if (dead_) return;
   lingering_ = true;
   pending_.clear();
   stream_->Shutdown();
   stream_->Resume();
-  deadline_.Set(shared_.loop.now() + kLingerTime);
+  AwaitPeer();
+}
+
+// The peer is to take what is left of the last answer, then send a request or end.
+void ServerConnection::AwaitPeer() {
+  unsent_ = stream_->buffered();
+  const MonoTime now = shared_.loop.now();
+  give_up_ = now + shared_.options.keep_alive_timeout;
+  deadline_.Set(lingering_ ? now + kLingerTime : give_up_);
+}
+
+// A reset takes away what the client's side has not got yet, so it comes a tick
+// after the last byte went out, or when kCutTime is over.
+void ServerConnection::CutSoon() {
+  if (dead_) return;
+  answer_ = nullptr;
+  cutting_ = true;
+  pending_.clear();
+  stream_->Resume();
+  cut_by_ = shared_.loop.now() + kCutTime;
+  deadline_.Set(shared_.loop.now() + kCutTick);
 }
 
 void ServerConnection::Die() {
@@ -291,6 +333,15 @@ void ServerAnswer::Cut() {
   connection.answer_ = nullptr;
   connection.stream_->Reset();
   connection.Die();
+}
+
+void ServerAnswer::CutAfter(std::string_view last) {
+  if (connection_ == nullptr || !begun_) return Cut();
+  ServerConnection& connection = *std::exchange(connection_, nullptr);
+  const ServerConnection::Scope scope(connection);
+  connection.codec_->WriteBody(connection.shared_.gather, connection.id_, last);
+  connection.Flush();
+  connection.CutSoon();
 }
 
 size_t ServerAnswer::buffered() const {

@@ -39,6 +39,7 @@ class ServerAnswer final : public HttpAnswer {
   void Write(std::string_view data) override;
   void End(const HeaderList& trailers) override;
   void Cut() override;
+  void CutAfter(std::string_view last) override;
   size_t buffered() const override;
   bool client_gone() const override { return gone_; }
   void OnClientGone(absl::AnyInvocable<void()> callback) override;
@@ -59,6 +60,7 @@ class ServerConnection final : public StreamReceiver, public CodecReceiver {
   std::list<std::unique_ptr<ServerConnection>>::iterator self;
 
   void StopTaking();   // Closes now if idle, else after the current answer.
+  size_t buffered() const { return stream_->buffered(); }
 
   void OnData(std::string_view data) override;
   void OnStreamEnd(const absl::Status& status) override;
@@ -81,6 +83,8 @@ class ServerConnection final : public StreamReceiver, public CodecReceiver {
   void Flush();
   void FinishExchange();
   void Linger();
+  void AwaitPeer();
+  void CutSoon();
   void Die();
 
   ServerShared& shared_;
@@ -92,10 +96,14 @@ class ServerConnection final : public StreamReceiver, public CodecReceiver {
   ServerAnswer* answer_ = nullptr;   // Of the request that the handler has.
   std::string pending_;              // Bytes behind the current request; not empty: paused.
   size_t lingered_ = 0;
+  size_t unsent_ = 0;                // Of finished answers, when last looked at,
+  MonoTime give_up_ = 0;             // and when some of it must have been taken.
   int depth_ = 0;
   bool in_feed_ = false;
   bool refused_ = false;             // An error was answered: only the close is left.
   bool lingering_ = false;           // Our direction is ended; waiting for the peer's end.
+  bool cutting_ = false;             // To be reset, by cut_by_, once its last bytes are gone.
+  MonoTime cut_by_ = 0;
   bool dead_ = false;
 };
 

@@ -2,6 +2,7 @@
 // in which clients behave in every way at once.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <deque>
 
 #include "proxy/base/random.h"
@@ -144,6 +145,49 @@ TEST_F(ServerSim, AReaderThatDoesNotReadItsStreamIsCut) {
   EXPECT_TRUE(kept->client_gone());
   EXPECT_EQ(server_->connections(), 0u);
   kept->End();  // Does nothing.
+}
+
+TEST_F(ServerSim, ASlowReaderHasAsLongAsItTakesSomeOfTheAnswerThatEndsItsConnection) {
+  network_.link_options.window_bytes = 1000;
+  Serve({.keep_alive_timeout = 10 * kSecond}, [](HttpRequest, std::unique_ptr<HttpAnswer> answer) {
+    answer->Send(200, "text/plain", std::string(8000, 'x'), {{"connection", "close"}});
+  });
+  const auto slow = Client(), stuck = Client();
+  for (RawClient* client : {slow.get(), stuck.get()}) {
+    client->stream->Pause();
+    Say(*client, kGet);
+  }
+  network_.Advance(8 * kSecond);
+  EXPECT_EQ(server_->connections(), 2u);
+  EXPECT_GT(server_->buffered(), 8000u);
+  slow->stream->Resume();
+  network_.RunUntilIdle();
+  EXPECT_EQ(std::count(slow->got.begin(), slow->got.end(), 'x'), 8001);  // And text/plain's.
+  EXPECT_EQ(slow->ended, "end");
+  network_.Advance(5 * kSecond);
+  EXPECT_EQ(server_->connections(), 0u);
+  EXPECT_EQ(server_->buffered(), 0u);
+}
+
+TEST_F(ServerSim, ACutWaitsForItsLastWordsButNotForLong) {
+  network_.link_options.window_bytes = 1000;
+  Serve({}, [](HttpRequest, std::unique_ptr<HttpAnswer> answer) {
+    answer->Begin(200, "text/event-stream");
+    answer->CutAfter(std::string(5000, '!'));
+  });
+  const auto slow = Client(), stuck = Client();
+  for (RawClient* client : {slow.get(), stuck.get()}) {
+    client->stream->Pause();
+    Say(*client, kGet);
+  }
+  network_.Advance(kSecond / 2);
+  EXPECT_EQ(server_->connections(), 2u);
+  slow->stream->Resume();
+  network_.RunUntilIdle();
+  EXPECT_EQ(std::count(slow->got.begin(), slow->got.end(), '!'), 5000);
+  network_.Advance(2 * kSecond);
+  EXPECT_EQ(slow->ended, "reset");
+  EXPECT_EQ(server_->connections(), 0u);
 }
 
 TEST_F(ServerSim, StoppingLetsAnswersFinishAndClosesTheRest) {

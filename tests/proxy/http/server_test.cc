@@ -70,6 +70,20 @@ TEST_F(ServerTest, AStreamedAnswerArrivesPieceByPiece) {
   EXPECT_EQ(pieces, (std::vector<std::string>{"first", "second"}));
 }
 
+TEST_F(ServerTest, TheLastWordsBeforeACutArrive) {
+  std::string last(300000, 'l');
+  Serve([&](HttpRequest, std::unique_ptr<HttpAnswer> answer) {
+    answer->Begin(200, "text/event-stream");
+    answer->Write(std::string(500000, 'f'));
+    answer->CutAfter(last);
+  });
+  size_t bytes = 0;
+  FetchOptions options{.target = "/"};
+  options.on_data = [&](std::string_view data) { bytes += data.size(); };
+  EXPECT_FALSE(Get(std::move(options)).ok()) << "a cut answer passed for a whole one";
+  EXPECT_EQ(bytes, 800000u);
+}
+
 TEST_F(ServerTest, ACutStreamIsSeenAsAFailure) {
   Serve([](HttpRequest, std::unique_ptr<HttpAnswer> answer) {
     answer->Begin(200, "text/event-stream");
