@@ -10,8 +10,8 @@
 namespace penstock::engine {
 namespace {
 
-ApiError RefusalError(const SubmitResult& refusal, bool chat) {
-  const std::string param = chat ? "messages" : "prompt";
+ApiError RefusalError(const SubmitResult& refusal, const AnswerSettings& settings) {
+  const std::string param = settings.chat ? "messages" : "prompt";
   switch (refusal.code) {
     case SubmitCode::kQueueFull:
       return {.status = 429,
@@ -28,6 +28,7 @@ ApiError RefusalError(const SubmitResult& refusal, bool chat) {
               .message = "this engine is shutting down and takes no new requests",
               .retry_after_seconds = 1,
               .close = true};
+    case SubmitCode::kTooMany: return BadField(settings.n > 1 ? "n" : param, refusal.message);
     case SubmitCode::kInvalid: return BadField(param, refusal.message);
     default:
       return {.status = 500,
@@ -64,16 +65,27 @@ void Generation::Submit(std::vector<PreparedPrompt> prompts) {
   submitted_ = true;
   if (closed_) return;  // The client left while the prompts were prepared.
   const int32_t n = start_.settings.n;
-  choices_.reserve(prompts.size() * static_cast<size_t>(n));
+  const auto count = static_cast<int32_t>(prompts.size()) * n;
+  const auto prompt_of = [&](int32_t number) -> const PreparedPrompt& {
+    return prompts[static_cast<size_t>(number / n)];
+  };
+  std::vector<GenerateRequest> group;
+  group.reserve(static_cast<size_t>(count));
+  for (int32_t number = 0; number < count; ++number) {
+    group.push_back(RequestFor(prompt_of(number), number));
+  }
+  const SubmitResult result = context_.engine.Submit(std::move(group));
+  if (result.code != SubmitCode::kOk) return Fail(RefusalError(result, start_.settings));
+  choices_.reserve(static_cast<size_t>(count));
+  for (int32_t number = 0; number < count; ++number) {
+    AddChoice(prompt_of(number), number, result.id + static_cast<SequenceId>(number));
+  }
   for (const PreparedPrompt& prompt : prompts) {
     usage_.prompt_tokens += static_cast<int64_t>(prompt.ids.size());
-    for (int32_t copy = 0; copy < n; ++copy) {
-      if (!SubmitChoice(prompt, static_cast<int32_t>(choices_.size()))) return;
-    }
   }
 }
 
-bool Generation::SubmitChoice(const PreparedPrompt& prompt, int32_t number) {
+GenerateRequest Generation::RequestFor(const PreparedPrompt& prompt, int32_t number) const {
   const AnswerSettings& settings = start_.settings;
   GenerateRequest generate{.prompt = prompt.ids,
                            .max_tokens = prompt.max_tokens,
@@ -81,20 +93,19 @@ bool Generation::SubmitChoice(const PreparedPrompt& prompt, int32_t number) {
                            .sampling = settings.sampling};
   if (settings.ignore_eos) generate.stop_tokens.clear();
   generate.sampling.seed = SeedOf(settings.seed.value_or(start_.seed), number);
-  const SubmitResult result = context_.engine.Submit(std::move(generate));
-  if (result.code != SubmitCode::kOk) {
-    Fail(RefusalError(result, settings.chat));
-    return false;
-  }
-  Choice& choice = choices_.emplace_back(Choice{
-      .index = number,
-      .id = result.id,
-      .detokenizer = Detokenizer(*context_.model.tokenizer, settings.stop, /*skip_special=*/true)});
+  return generate;
+}
+
+void Generation::AddChoice(const PreparedPrompt& prompt, int32_t number, SequenceId id) {
+  Choice& choice = choices_.emplace_back(
+      Choice{.index = number,
+             .id = id,
+             .detokenizer = Detokenizer(*context_.model.tokenizer, start_.settings.stop,
+                                        /*skip_special=*/true)});
   choice.text = prompt.echo;
   choice.characters = CharacterCount(prompt.echo);
   ++live_;
   ++unfinished_;
-  return true;
 }
 
 Generation::Choice* Generation::Find(SequenceId id) {
@@ -175,7 +186,7 @@ void Generation::AddLogprobs(Choice& choice, const TokenEvent& event) {
   const Tokenizer& tokenizer = *context_.model.tokenizer;
   TokenLogprobs entry{
       .token = {std::string(tokenizer.TokenBytes(event.token)), event.logprob},
-      .text_offset = choice.characters};
+      .text_offset = choice.characters + CharacterCount(choice.detokenizer.held())};
   for (const TokenLogprob& top : event.top) {
     entry.top.push_back({std::string(tokenizer.TokenBytes(top.token)), top.logprob});
   }
@@ -260,8 +271,8 @@ void Generation::Fail(const ApiError& error) {
   if (begun_) {
     // The status is out already: an error event, and a cut that no client takes for an end.
     out_ += "data: " + ErrorJson(error) + "\n\n";
-    Flush();
-    answer_->Cut();
+    answer_->CutAfter(out_);
+    out_.clear();
   } else {
     SendError(*answer_, error, Headers());
     context_.metrics.OnAnswer(error.status);

@@ -52,8 +52,8 @@ class Generation {
   Generation(GenerationContext& context, GenerationStart start,
              std::unique_ptr<HttpAnswer> answer);
 
-  // Submits the sequences of every prompt. If the engine refuses one, the
-  // client is told and those before it are cancelled.
+  // Submits the sequences of every prompt, all of them or none: if the engine
+  // refuses, the client is told.
   void Submit(std::vector<PreparedPrompt> prompts);
   // Answers with an error instead, or after an answer has begun, ends it with one.
   void Fail(const ApiError& error);
@@ -81,7 +81,8 @@ class Generation {
     std::string_view reason = {};
   };
 
-  bool SubmitChoice(const PreparedPrompt& prompt, int32_t number);
+  GenerateRequest RequestFor(const PreparedPrompt& prompt, int32_t number) const;
+  void AddChoice(const PreparedPrompt& prompt, int32_t number, SequenceId id);
   Choice* Find(SequenceId id);
   void OnToken(Choice& choice, const TokenEvent& event);
   void AddLogprobs(Choice& choice, const TokenEvent& event);

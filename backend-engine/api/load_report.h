@@ -16,7 +16,7 @@ namespace penstock::engine {
 struct LoadReport {
   uint64_t epoch = 0;     // Changes when the process restarts.
   uint64_t seq = 0;       // Grows with every report made, whoever it is for.
-  int64_t age_us = 0;     // Since the figures were read.
+  int64_t age_us = 0;     // Since the figures were read; 0 for a report made of what it reads now.
   std::string model;
   std::string weights;    // Identity of the weights in hexadecimal; empty: not known yet.
   EngineLoad figures;

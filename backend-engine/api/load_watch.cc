@@ -13,6 +13,11 @@ bool LoadWatch::Add(std::unique_ptr<HttpAnswer>& answer) {
   std::erase_if(readers_, [](const auto& reader) { return reader->client_gone(); });
   if (readers_.size() >= kReadersMax) return false;
   answer->Begin(200, "application/x-ndjson", {{"cache-control", "no-cache"}});
+  if (ended_) {  // Its last line is its first.
+    answer->Write(LoadLine(read_()));
+    answer->End();
+    return true;
+  }
   if (!readers_.empty()) answer->Write(LoadLine(read_()));
   readers_.push_back(std::move(answer));
   if (readers_.size() == 1) Tell();  // From now on there is a timer.
@@ -52,8 +57,10 @@ void LoadWatch::Tell() {
 void LoadWatch::End() {
   Tell();
   timer_.Cancel();
-  for (const auto& reader : readers_) reader->End();
-  readers_.clear();
+  ended_ = true;
+  // The end of one answer lets the next request of its connection in, which may want to watch.
+  const auto readers = std::exchange(readers_, {});
+  for (const auto& reader : readers) reader->End();
 }
 
 }  // namespace penstock::engine

@@ -30,7 +30,7 @@ class LoadWatch {
   // Something may have changed. Any thread; never blocks.
   void Changed();
 
-  // A last line, then the streams end.
+  // A last line, then the streams end; of those that come later too.
   void End();
 
   size_t readers() const { return readers_.size(); }
@@ -44,6 +44,7 @@ class LoadWatch {
   std::vector<std::unique_ptr<HttpAnswer>> readers_;
   EngineLoad told_;
   MonoTime told_at_ = -kMost;
+  bool ended_ = false;
   bool soon_ = false;                // timer_ is set for a change rather than for kMost.
   TimerQueue::Timer timer_;
   std::atomic<bool> posted_{false};  // A Changed() is on its way to the loop.

@@ -63,6 +63,8 @@ absl::Status ReadText(const std::string& dir, ServedModel& model) {
     if (!model.tokenizer->IsSpecial(id) || bytes.empty()) continue;
     const AddedToken place{.id = static_cast<int32_t>(model.special_texts.size())};
     model.special_finder.Add(place, bytes);
+    const std::string normalized = model.tokenizer->NormalizedForSpecial(bytes);
+    if (!normalized.empty() && normalized != bytes) model.special_finder.Add(place, normalized);
     model.special_texts.emplace_back(bytes);
   }
   auto chat = ChatTemplate::Load(dir);

@@ -95,7 +95,7 @@ void ReadSampling(JsonFields& fields, const RequestLimits& limits, AnswerSetting
   set(sampling.temperature, fields.Number("temperature", 0, 2));
   set(sampling.top_p, fields.Number("top_p", 0, 1, true));
   set(sampling.min_p, fields.Number("min_p", 0, 1));
-  set(sampling.repetition_penalty, fields.Number("repetition_penalty", 0, 10, true));
+  set(sampling.repetition_penalty, fields.Number("repetition_penalty", 0.001, 10));
   set(sampling.presence_penalty, fields.Number("presence_penalty", -2, 2));
   set(sampling.frequency_penalty, fields.Number("frequency_penalty", -2, 2));
   if (const auto top_k = fields.Integer("top_k", -1, kInt32Max)) {
@@ -202,6 +202,17 @@ void ReadContent(JsonFields& fields, ChatMessage& message) {
   }
 }
 
+// Calls that an assistant made would be missing in the prompt: no template here is given them.
+void RefuseCalls(JsonFields& fields) {
+  for (const std::string_view name : {"tool_calls", "function_call"}) {
+    const auto calls = fields.Any(name);
+    array list;
+    if (!calls || (calls->get(list) == simdjson::SUCCESS && list.size() == 0)) continue;
+    return fields.Fail(name, fmt::format("{}: this engine reads the text of messages only; leave "
+                                         "{} out", fields.Path(name), name));
+  }
+}
+
 void ReadMessages(JsonFields& fields, OpenAiRequest& request) {
   static const std::string allowed = fmt::format("an array of 1 to {} messages", kMessagesMax);
   const auto value = fields.Any("messages");
@@ -228,6 +239,7 @@ void ReadMessages(JsonFields& fields, OpenAiRequest& request) {
       inner.Refuse("role", "\"system\", \"developer\", \"user\", \"assistant\" or \"tool\"");
     }
     ReadContent(inner, message);
+    RefuseCalls(inner);
     if (error) return fields.Fail("messages", error->message);
   }
 }

@@ -6,6 +6,7 @@
 #include <iterator>
 
 #include "backend-engine/api/json_text.h"
+#include "backend-engine/text/unicode.h"
 
 namespace penstock::engine {
 namespace {
@@ -64,6 +65,17 @@ void AppendChatLogprobs(std::string& out, std::span<const TokenLogprobs> logprob
   out += R"(],"refusal":null})";
 }
 
+// A token as a key: no two tokens share one. Bytes that are no text by themselves
+// would all read as U+FFFD.
+std::string Spelling(std::string_view bytes) {
+  if (IsValidUtf8(bytes)) return std::string(bytes);
+  std::string out = "bytes:";
+  for (const char c : bytes) {
+    fmt::format_to(std::back_inserter(out), "\\x{:02x}", static_cast<unsigned>(static_cast<uint8_t>(c)));
+  }
+  return out;
+}
+
 // Four lists side by side, one entry a token.
 void AppendCompletionLogprobs(std::string& out, std::span<const TokenLogprobs> logprobs) {
   std::string tokens, values, tops, offsets;
@@ -71,12 +83,12 @@ void AppendCompletionLogprobs(std::string& out, std::span<const TokenLogprobs> l
     if (!tokens.empty()) {
       for (std::string* list : {&tokens, &values, &tops, &offsets}) *list += ',';
     }
-    AppendJsonString(tokens, entry.token.bytes);
+    AppendJsonString(tokens, Spelling(entry.token.bytes));
     AppendLogprob(values, entry.token.logprob);
     tops += '{';
     for (size_t rank = 0; rank < entry.top.size(); ++rank) {
       if (rank > 0) tops += ',';
-      AppendJsonString(tops, entry.top[rank].bytes);
+      AppendJsonString(tops, Spelling(entry.top[rank].bytes));
       tops += ':';
       AppendLogprob(tops, entry.top[rank].logprob);
     }

@@ -19,7 +19,8 @@ namespace {
 // a message could end itself and begin another. So before the template is
 // rendered such spellings are replaced by references between two private-use
 // characters, and when the rendered text is encoded they are put back as plain
-// text. The two characters themselves are replaced likewise.
+// text. The two characters themselves are replaced likewise. Where special tokens
+// are looked for in normalised text, so it is here.
 constexpr std::string_view kOpen = "\xEF\xA3\xB0";   // U+F8F0
 constexpr std::string_view kClose = "\xEF\xA3\xB1";  // U+F8F1
 
@@ -32,28 +33,28 @@ class Spellings {
     std::string out;
     out.reserve(text.size());
     for (size_t at = 0; at < text.size();) {
-      const size_t index = At(text, at);
+      const auto [index, size] = At(text, at);
       if (index == kNone) {
         out += text[at++];
         continue;
       }
       fmt::format_to(std::back_inserter(out), "{}{}{}", kOpen, index, kClose);
-      at += Text(index).size();
+      at += size;
       any_ = true;
     }
     return out;
   }
 
-  // The tokens of a rendered template whose messages went through Hide().
-  absl::StatusOr<TokenIds> Encode(std::string_view rendered) const {
+  // The tokens of a rendered template whose messages went through Hide(), or
+  // the first of them if they are more than `ids_max`.
+  absl::StatusOr<TokenIds> Encode(std::string_view rendered, size_t ids_max) const {
     const Tokenizer& tokenizer = *model_.tokenizer;
-    if (!any_) return tokenizer.Encode(rendered, false, /*allow_special=*/true);
+    if (!any_) return tokenizer.Encode(rendered, false, /*allow_special=*/true, ids_max);
     TokenIds ids;
-    while (!rendered.empty()) {
+    while (!rendered.empty() && ids.size() <= ids_max) {
       const size_t open = std::min(rendered.find(kOpen), rendered.size());
-      if (absl::Status status = Append(rendered.substr(0, open), true, ids); !status.ok()) {
-        return status;
-      }
+      absl::Status status = Append(rendered.substr(0, open), true, ids_max, ids);
+      if (!status.ok()) return status;
       rendered.remove_prefix(open);
       if (rendered.empty()) break;
       rendered.remove_prefix(kOpen.size());
@@ -63,7 +64,8 @@ class Spellings {
       // A template that cuts text apart may have cut a reference; what is left of it is dropped.
       rendered.remove_prefix(std::min(close + kClose.size(), rendered.size()));
       if (index >= model_.special_texts.size() + 2) continue;
-      if (absl::Status status = Append(Text(index), false, ids); !status.ok()) return status;
+      status = Append(Text(index), false, ids_max, ids);
+      if (!status.ok()) return status;
     }
     return ids;
   }
@@ -76,17 +78,24 @@ class Spellings {
     return model_.special_texts[index - 2];
   }
 
-  size_t At(std::string_view text, size_t at) const {
+  struct Spelling {
+    size_t index = kNone;
+    size_t size = 0;
+  };
+
+  Spelling At(std::string_view text, size_t at) const {
     const std::string_view rest = text.substr(at);
-    if (rest.starts_with(kOpen)) return 0;
-    if (rest.starts_with(kClose)) return 1;
-    const int32_t place = model_.special_finder.LongestAt(text, at).id;
-    return place < 0 ? kNone : static_cast<size_t>(place) + 2;
+    if (rest.starts_with(kOpen)) return {0, kOpen.size()};
+    if (rest.starts_with(kClose)) return {1, kClose.size()};
+    const AddedTokenFinder::Part found = model_.special_finder.LongestAt(text, at);
+    if (found.id < 0) return {};
+    return {static_cast<size_t>(found.id) + 2, found.text.size()};
   }
 
-  absl::Status Append(std::string_view text, bool allow_special, TokenIds& ids) const {
-    if (text.empty()) return absl::OkStatus();
-    auto part = model_.tokenizer->Encode(text, false, allow_special);
+  absl::Status Append(std::string_view text, bool allow_special, size_t ids_max,
+                      TokenIds& ids) const {
+    if (text.empty() || ids.size() > ids_max) return absl::OkStatus();
+    auto part = model_.tokenizer->Encode(text, false, allow_special, ids_max - ids.size());
     if (!part.ok()) return part.status();
     ids.insert(ids.end(), part->begin(), part->end());
     return absl::OkStatus();
@@ -105,20 +114,20 @@ absl::StatusOr<TokenIds> EncodeChat(const ServedModel& model,
     json += R"({"role":)";
     AppendJsonString(json, message.role);
     json += R"(,"content":)";
-    AppendJsonString(json, spellings.Hide(message.content));
+    AppendJsonString(json, spellings.Hide(model.tokenizer->NormalizedForSpecial(message.content)));
     json += '}';
   }
   json += ']';
   auto rendered = model.chat->Render({.messages_json = json, .now = now});
   if (!rendered.ok()) return rendered.status();
-  return spellings.Encode(*rendered);
+  return spellings.Encode(*rendered, static_cast<size_t>(model.max_length));
 }
 
 absl::StatusOr<TokenIds> EncodePrompt(const ServedModel& model, const Prompt& prompt) {
   if (const TokenIds* ids = std::get_if<TokenIds>(&prompt)) return *ids;
   // A raw prompt is what its sender wrote it to be: special tokens count as such.
   return model.tokenizer->Encode(std::get<std::string>(prompt), /*add_special=*/true,
-                                 /*allow_special=*/true);
+                                 /*allow_special=*/true, static_cast<size_t>(model.max_length));
 }
 
 std::string EchoOf(const ServedModel& model, const Prompt& prompt) {
@@ -139,7 +148,8 @@ std::optional<ApiError> FitAtAGlance(const ServedModel& model, const AnswerSetti
                                          least, model.max_length)};
 }
 
-// Sets the length of the answer, or says why there is no room for it.
+// Sets the length of the answer, or says why there is no room for it. Of a text
+// that is too long not all tokens were counted.
 std::optional<ApiError> FitLength(const ServedModel& model, const AnswerSettings& settings,
                                   PreparedPrompt& prompt) {
   const char* param = settings.chat ? "messages" : "prompt";
@@ -149,9 +159,9 @@ std::optional<ApiError> FitLength(const ServedModel& model, const AnswerSettings
   if (room < 1) {
     return ApiError{.code = "context_length_exceeded",
                     .param = param,
-                    .message = fmt::format("the prompt is {} tokens long; this model takes {} "
+                    .message = fmt::format("the prompt is {}{} tokens long; this model takes {} "
                                            "tokens, prompt and answer together",
-                                           length, model.max_length)};
+                                           room < 0 ? "at least " : "", length, model.max_length)};
   }
   if (settings.max_tokens && *settings.max_tokens > room) {
     return ApiError{
@@ -165,6 +175,33 @@ std::optional<ApiError> FitLength(const ServedModel& model, const AnswerSettings
   const int64_t otherwise =
       settings.chat ? model.default_max_tokens.value_or(model.max_length) : kCompletionTokens;
   prompt.max_tokens = settings.max_tokens.value_or(static_cast<int32_t>(std::min(otherwise, room)));
+  return std::nullopt;
+}
+
+// A whole answer is held until its last token: what it may take is bounded before
+// anything is computed. A stream is not held. REQUIRES: lengths are set.
+std::optional<ApiError> FitWhole(const AnswerSettings& settings,
+                                 std::vector<PreparedPrompt>& prompts) {
+  if (settings.stream) return std::nullopt;
+  // About what a token takes as text, and each of its logprobs as JSON.
+  const int64_t logprobs = settings.sampling.logprobs;
+  const int64_t token_bytes = 8 + (logprobs >= 0 ? 90 * (1 + logprobs) : 0);
+  const auto answers = static_cast<int64_t>(prompts.size()) * settings.n;
+  int64_t echoed = 0;
+  for (const PreparedPrompt& prompt : prompts) {
+    echoed += static_cast<int64_t>(prompt.echo.size()) * settings.n;
+  }
+  const int64_t most = (kWholeAnswerBytes - echoed) / (answers * token_bytes);
+  if (most < 1 || most < settings.max_tokens.value_or(1)) {
+    return BadField("max_tokens",
+                    fmt::format("{} answers of up to {} tokens could take more than the {} MiB of "
+                                "a whole answer; allowed here: up to {} tokens each, or stream",
+                                answers, prompts.front().max_tokens, kWholeAnswerBytes >> 20,
+                                std::max<int64_t>(most, 0)));
+  }
+  for (PreparedPrompt& prompt : prompts) {
+    prompt.max_tokens = static_cast<int32_t>(std::min<int64_t>(prompt.max_tokens, most));
+  }
   return std::nullopt;
 }
 
@@ -210,6 +247,7 @@ std::optional<std::vector<PreparedPrompt>> PreparePrompts(const ServedModel& mod
     if (error) break;
     add(EncodePrompt(model, prompt), request.settings.echo ? &prompt : nullptr);
   }
+  if (!error) error = FitWhole(request.settings, prepared);
   if (error) return std::nullopt;
   return prepared;
 }

@@ -1,6 +1,6 @@
 // From a checked request to token ids: the chat template, the tokenizer, and the
-// model's limit on length. Pure and slow for long prompts (about a second for
-// ten megabytes), so that long ones are prepared beside the event loop.
+// model's limit on length. Pure, and slow for long prompts, so that long ones
+// are prepared beside the event loop. What cannot fit is not read to its end.
 #pragma once
 
 #include <optional>
@@ -12,6 +12,9 @@
 #include "backend-engine/api/served_model.h"
 
 namespace penstock::engine {
+
+// What the answer to one request may take while it is not streamed, by estimate.
+inline constexpr int64_t kWholeAnswerBytes = 32 << 20;
 
 struct PreparedPrompt {
   TokenIds ids;

@@ -1,6 +1,7 @@
 #include "backend-engine/api/serve.h"
 
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -25,9 +26,11 @@
 namespace penstock::engine {
 namespace {
 
-// Between the last answer and the exit, for bytes on their way to clients.
+// Between the last byte that the system took and the exit, for it on its way to its client.
 constexpr MonoTime kLastBytes = 100 * kMillisecond;
+constexpr MonoTime kSentTick = 20 * kMillisecond;
 constexpr MonoTime kProgressTick = 200 * kMillisecond;
+constexpr size_t kOtherConnections = 256;
 
 void Print(FILE* stream, std::string_view text) {
   std::fwrite(text.data(), 1, text.size(), stream);
@@ -48,7 +51,12 @@ EngineOptions MakeEngineOptions(const ServeOptions& options, const OpenedModel& 
   return {.queue_max = options.queue,
           .max_running = options.max_running,
           .step_tokens = opened.runner->info().max_step_tokens,
-          .max_length = opened.model.max_length};
+          .max_length = opened.model.max_length,
+          .stall_seconds = static_cast<double>(options.stall_seconds)};
+}
+
+size_t AnswersMax(const ServeOptions& options) {
+  return static_cast<size_t>(options.max_running) + static_cast<size_t>(options.queue) + 16;
 }
 
 ServiceOptions MakeServiceOptions(const ServeOptions& options, absl::Time now) {
@@ -60,11 +68,26 @@ ServiceOptions MakeServiceOptions(const ServeOptions& options, absl::Time now) {
               options.metrics_compat == "vllm" ? MetricNames::kVllm : MetricNames::kPenstock,
           .epoch = static_cast<uint64_t>(absl::ToUnixMillis(now)),
           .seed = (uint64_t{device()} << 32) | device(),
-          .answers_max = static_cast<size_t>(options.max_running + options.queue) + 16};
+          .answers_max = AnswersMax(options)};
+}
+
+// Every answer in progress has a connection; some more ask for health, load and metrics.
+HttpServerOptions MakeServerOptions(const ServeOptions& options) {
+  HttpServerOptions server;
+  server.connections = std::max(server.connections, AnswersMax(options) + kOtherConnections);
+  return server;
+}
+
+// Each connection is a file to the system, whose usual limit is below what we take.
+void AllowManyFiles() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 // The parts of a serving process, in the order in which they may be taken apart
-// from the end: the engine first, which calls the service; the loop last.
+// from the end: the engine first, which calls the service; the model last.
 class Process {
  public:
   Process(const ServeOptions& options, std::unique_ptr<Loop> loop)
@@ -86,13 +109,14 @@ class Process {
   void ShowProgress();
   void OnStopSignal();
   void Leave();
+  void LeaveOnceSent();
   void FailWith(std::string_view message);
 
   const ServeOptions& options_;
+  std::optional<OpenedModel> opened_;  // Outlives the loop, which waits for prompts in preparation.
   const std::unique_ptr<Loop> loop_;
   const absl::Time started_;
   std::unique_ptr<HttpServer> server_;
-  std::optional<OpenedModel> opened_;
   std::optional<DeviceWatch> device_watch_;
   std::optional<Service> service_;
   std::unique_ptr<Engine> engine_;
@@ -104,6 +128,7 @@ class Process {
   std::thread loader_;
   bool loading_ = true;
   bool draining_ = false;
+  MonoTime leave_by_ = 0;
   int exit_status_ = 0;
 };
 
@@ -129,7 +154,7 @@ absl::Status Process::Listen() {
         options_.listen));
   }
   RETURN_IF_ERROR(CheckPortFree(*address));
-  auto server = HttpServer::Listen(*loop_, *address, HttpServerOptions(),
+  auto server = HttpServer::Listen(*loop_, *address, MakeServerOptions(options_),
                                    [this](HttpRequest request, std::unique_ptr<HttpAnswer> answer) {
                                      service_->Handle(std::move(request), std::move(answer));
                                    });
@@ -203,6 +228,7 @@ void Process::OnStopSignal() {
     std::_Exit(0);
   }
   draining_ = true;
+  leave_by_ = loop_->now() + options_.drain_seconds * kSecond;
   LogInfo("draining: {} answers in progress", service_->answers());
   drain_timer_ = loop_->timers().After(options_.drain_seconds * kSecond, [this] {
     LogWarn("{} answers cut after {} s of draining", service_->answers(), options_.drain_seconds);
@@ -214,13 +240,23 @@ void Process::OnStopSignal() {
 
 void Process::Leave() {
   service_->EndWatches();
-  drain_timer_ = loop_->timers().After(kLastBytes, [this] { loop_->Stop(); });
+  LeaveOnceSent();
+}
+
+// A client that reads slowly has its answer only when it has taken all of it.
+void Process::LeaveOnceSent() {
+  const bool wait = server_->buffered() > 0 && loop_->now() < leave_by_;
+  drain_timer_ = loop_->timers().After(wait ? kSentTick : kLastBytes, [this, wait] {
+    if (wait) return LeaveOnceSent();
+    loop_->Stop();
+  });
 }
 
 }  // namespace
 
 int Serve(const ServeOptions& options) {
   SetLogLevel(LevelOf(options.log_level));
+  AllowManyFiles();
   return Process(options, Loop::Create()).Run();
 }
 

@@ -82,6 +82,10 @@ void AddProcessOptions(CLI::App& serve, ServeOptions& options) {
   serve.add_option("--log-level", options.log_level, "What is logged on standard error")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}))
       ->capture_default_str();
+  serve.add_option("--stall-seconds", options.stall_seconds,
+                   "A step that takes longer makes the state \"failed\" until it ends")
+      ->check(CLI::Range(1, 86400))
+      ->capture_default_str();
   serve.add_option("--drain-seconds", options.drain_seconds,
                    "Time that SIGTERM leaves to answers in progress")
       ->check(CLI::Range(0, 86400))

@@ -27,6 +27,7 @@ struct ServeOptions {
   double speed = 1;                      // Likewise: 0.5 takes twice as long.
   std::string metrics_compat;            // "vllm" or nothing.
   std::string log_level = "info";
+  int32_t stall_seconds = 60;            // A longer step makes the node "failed" while it lasts.
   int32_t drain_seconds = 30;            // What SIGTERM leaves to answers in progress.
 };
 

@@ -117,10 +117,15 @@ void Service::Ready(const ServedModel& model, Engine& engine,
 
 void Service::Drain(std::function<void()> idle) {
   draining_ = true;
-  if (engine_ != nullptr) engine_->Drain();
+  DrainEngine();
   watch_.Changed();
   if (generations_.size() == 0) return idle();
   generations_.set_on_empty(std::move(idle));
+}
+
+// What was accepted before and is still being prepared is let in.
+void Service::DrainEngine() {
+  if (draining_ && engine_ != nullptr && generations_.preparing() == 0) engine_->Drain();
 }
 
 void Service::CutAll() {
@@ -221,6 +226,22 @@ std::optional<ApiError> Service::Refusal() const {
   return std::nullopt;
 }
 
+// Text that waits for a thread, or is in several forms at once on one.
+std::optional<ApiError> Service::RefusePreparing(const OpenAiRequest& request) const {
+  const size_t bytes = TextBytes(request);
+  if (bytes <= options_.inline_bytes || preparing_bytes_ == 0 ||
+      preparing_bytes_ + bytes <= options_.preparing_bytes) {
+    return std::nullopt;
+  }
+  return ApiError{.status = 429,
+                  .type = "rate_limit_error",
+                  .code = "queue_full",
+                  .message = fmt::format("prompts of {} bytes are being prepared and this one has "
+                                         "{}; allowed together: {}",
+                                         preparing_bytes_, bytes, options_.preparing_bytes),
+                  .retry_after_seconds = 1};
+}
+
 void Service::Generate(HttpRequest& request, Answer answer, bool chat, HeaderList headers) {
   const OrcaFormat orca = OrcaFormatFrom(request.Header("endpoint-load-metrics-format"));
   std::optional<ApiError> error = Refusal();
@@ -240,6 +261,7 @@ void Service::Generate(HttpRequest& request, Answer answer, bool chat, HeaderLis
                      .message = fmt::format("the model asked for is not served here; this engine "
                                             "serves {}", fmt::join(model_->names, ", "))};
   }
+  if (parsed && !error) error = RefusePreparing(*parsed);
   if (error) {
     headers.emplace_back("endpoint-load-metrics", OrcaValue(Report(), orca));
     metrics_.OnAnswer(error->status);
@@ -284,13 +306,18 @@ void Service::Start(OpenAiRequest request, Answer answer, GenerationStart start)
       generation.Fail(*work->error);
     }
     generations_.Started(generation);
+    DrainEngine();
   };
-  if (TextBytes(work->request) <= options_.inline_bytes) {
+  const size_t bytes = TextBytes(work->request);
+  if (bytes <= options_.inline_bytes) {
     prepare();
-    finish();
-  } else {
-    loop_.Offload(std::move(prepare), std::move(finish));
+    return finish();
   }
+  preparing_bytes_ += bytes;
+  loop_.Offload(std::move(prepare), [this, bytes, finish = std::move(finish)] {
+    preparing_bytes_ -= bytes;
+    finish();
+  });
 }
 
 // --- what the node says about itself

@@ -34,7 +34,8 @@ struct ServiceOptions {
   uint64_t epoch = 0;            // Changes when the process restarts.
   uint64_t seed = 0;             // Of request ids and of answers whose request gives no seed.
   size_t answers_max = 1024;     // In progress; one more is answered with 429.
-  size_t inline_bytes = 16 * 1024;  // Prompts above this are prepared beside the loop.
+  size_t inline_bytes = 16 * 1024;  // Prompts above this are prepared beside the loop,
+  size_t preparing_bytes = 64 << 20;  // all of them together; beyond: 429.
 };
 
 class Service {
@@ -70,7 +71,9 @@ class Service {
 
   void Generate(HttpRequest& request, Answer answer, bool chat, HeaderList headers);
   void Start(OpenAiRequest request, Answer answer, GenerationStart start);
+  void DrainEngine();
   std::optional<ApiError> Refusal() const;
+  std::optional<ApiError> RefusePreparing(const OpenAiRequest& request) const;
   void Health(HttpAnswer& answer, const HeaderList& headers) const;
   void Models(HttpAnswer& answer, const HeaderList& headers) const;
   void OneModel(std::string_view id, HttpAnswer& answer, const HeaderList& headers) const;
@@ -93,6 +96,7 @@ class Service {
   SequenceId self_test_ = 0;
   double progress_ = 0;
   uint64_t reports_ = 0;
+  size_t preparing_bytes_ = 0;
   bool ready_ = false;
   bool draining_ = false;
 };

@@ -363,6 +363,10 @@ std::unique_ptr<CpuRunner> CpuRunner::Create(const ModelConfig& config, const Te
     error = "no memory for a step of " + std::to_string(options.max_step_tokens) + " tokens and " +
             std::to_string(options.max_sequences) + " sequences; lower them";
     return nullptr;
+  } catch (const std::exception& exception) {
+    error = "the " + std::to_string(options.ranks) +
+            " ranks could not be started: " + exception.what();
+    return nullptr;
   }
 }
 

@@ -63,7 +63,7 @@ class Engine::Impl {
        std::function<void()> on_load);
   ~Impl();
 
-  SubmitResult Submit(GenerateRequest request);
+  SubmitResult Submit(std::vector<GenerateRequest> group);
   void Cancel(SequenceId id);
   void ForgetSpeed();
   void Drain();
@@ -91,7 +91,7 @@ class Engine::Impl {
   void Publish();
   void Fail(const std::string& error);
 
-  SubmitResult Enqueue(GenerateRequest request);
+  SubmitResult Enqueue(std::vector<GenerateRequest>& group);
   bool UpdateLoad(double step_started);
   void StoreLoad();
   void NotifyLoad() const {
@@ -338,8 +338,8 @@ void Engine::Impl::StoreLoad() {
 
 // --- any thread
 
-SubmitResult Engine::Impl::Submit(GenerateRequest request) {
-  SubmitResult result = Enqueue(std::move(request));
+SubmitResult Engine::Impl::Submit(std::vector<GenerateRequest> group) {
+  SubmitResult result = Enqueue(group);
   if (result.code == SubmitCode::kOk) {
     wake_.notify_one();
     NotifyLoad();
@@ -347,8 +347,7 @@ SubmitResult Engine::Impl::Submit(GenerateRequest request) {
   return result;
 }
 
-SubmitResult Engine::Impl::Enqueue(GenerateRequest request) {
-  const auto prompt_tokens = static_cast<int64_t>(request.prompt.size());
+SubmitResult Engine::Impl::Enqueue(std::vector<GenerateRequest>& group) {
   const std::lock_guard lock(mutex_);
   if (!failure_.empty()) return Refuse(SubmitCode::kFailed, failure_);
   if (stopping_) return Refuse(SubmitCode::kFailed, "the engine is shutting down");
@@ -359,13 +358,15 @@ SubmitResult Engine::Impl::Enqueue(GenerateRequest request) {
                                            std::to_string(options_.stall_seconds) +
                                            " s (stall_seconds)");
   }
-  SubmitResult result = admission_.Offer(request, now);
+  SubmitResult result = admission_.Offer(group, now);
   if (result.code != SubmitCode::kOk) return result;
-  result.id = next_id_++;
-  live_.emplace(result.id, false);
-  inbox_.push_back({result.id, std::move(request), now});
-  ++current_.load.waiting;
-  current_.load.waiting_tokens += prompt_tokens;
+  result.id = next_id_;
+  for (GenerateRequest& request : group) {
+    ++current_.load.waiting;
+    current_.load.waiting_tokens += static_cast<int64_t>(request.prompt.size());
+    live_.emplace(next_id_, false);
+    inbox_.push_back({next_id_++, std::move(request), now});
+  }
   StoreLoad();
   return result;
 }
@@ -423,7 +424,14 @@ Engine::Engine(std::unique_ptr<Runner> runner, EngineOptions options, Sink sink,
     : impl_(std::make_unique<Impl>(std::move(runner), options, std::move(sink),
                                    std::move(on_load))) {}
 Engine::~Engine() = default;
-SubmitResult Engine::Submit(GenerateRequest request) { return impl_->Submit(std::move(request)); }
+SubmitResult Engine::Submit(GenerateRequest request) {
+  std::vector<GenerateRequest> group;
+  group.push_back(std::move(request));
+  return impl_->Submit(std::move(group));
+}
+SubmitResult Engine::Submit(std::vector<GenerateRequest> group) {
+  return impl_->Submit(std::move(group));
+}
 void Engine::Cancel(SequenceId id) { impl_->Cancel(id); }
 void Engine::ForgetSpeed() { impl_->ForgetSpeed(); }
 void Engine::Drain() { impl_->Drain(); }

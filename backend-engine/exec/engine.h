@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "backend-engine/exec/runner.h"
 #include "backend-engine/sched/request.h"
@@ -63,6 +64,8 @@ class Engine {
   ~Engine();  // Stops: every live sequence ends with kFailed.
 
   SubmitResult Submit(GenerateRequest request);
+  // All of them, with ids one after the other, or none. REQUIRES: at least one.
+  SubmitResult Submit(std::vector<GenerateRequest> group);
   void Cancel(SequenceId id);  // Frees its blocks before the next step. Unknown ids are ignored.
   // The speed measured so far counts for nothing: Load() has no data again. For
   // after a self-test, whose first step is like no client's. What a step in

@@ -50,12 +50,24 @@ SubmitResult Admission::CheckRequest(const GenerateRequest& request) const {
   return {};
 }
 
-SubmitResult Admission::Offer(const GenerateRequest& request, double now) {
-  if (SubmitResult bad = CheckRequest(request); bad.code != SubmitCode::kOk) return bad;
-  const auto tokens = static_cast<int64_t>(request.prompt.size());
-  if (queued_ >= std::max(options_.queue_max, 1)) {
-    return Full(1, now, std::to_string(queued_) + " requests wait; queue_max is " +
-                            std::to_string(options_.queue_max));
+SubmitResult Admission::Offer(std::span<const GenerateRequest> group, double now) {
+  int64_t tokens = 0;
+  for (const GenerateRequest& request : group) {
+    if (SubmitResult bad = CheckRequest(request); bad.code != SubmitCode::kOk) return bad;
+    tokens += static_cast<int64_t>(request.prompt.size());
+  }
+  const auto count = static_cast<int32_t>(group.size());
+  const int32_t queue_max = std::max(options_.queue_max, 1);
+  if (count > queue_max) {
+    return Refuse(SubmitCode::kTooMany, "the request asks for " + std::to_string(count) +
+                                            " answers at once; allowed here: up to " +
+                                            std::to_string(queue_max) + " (queue_max)");
+  }
+  if (const int32_t over = queued_ + count - queue_max; over > 0) {
+    return Full(over, now,
+                std::to_string(queued_) + " requests wait" +
+                    (count > 1 ? " and this one brings " + std::to_string(count) : "") +
+                    "; queue_max is " + std::to_string(queue_max));
   }
   const int64_t over = queued_tokens_ + tokens - options_.queue_tokens_max;
   if (over > 0 && queued_ > 0) {
@@ -69,8 +81,9 @@ SubmitResult Admission::Offer(const GenerateRequest& request, double now) {
   if (queued_ == 0) {
     spell_start_ = now;
     spell_departures_ = 0;
+    next_return_ = now;  // Whoever was turned away before waits for nobody any more.
   }
-  ++queued_;
+  queued_ += count;
   queued_tokens_ += tokens;
   return {};
 }

@@ -14,6 +14,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "backend-engine/sched/request.h"
 
@@ -32,9 +33,13 @@ class Admission {
  public:
   explicit Admission(const AdmissionOptions& options) : options_(options) {}
 
-  // kOk takes a place in the queue, which OnLeft() gives back; the id is the
-  // caller's business.
-  SubmitResult Offer(const GenerateRequest& request, double now);
+  // All of a group or none of it: kOk takes a place in the queue for each, which
+  // OnLeft() gives back; ids are the caller's business. A group that no empty
+  // queue could take is kTooMany, not kQueueFull: coming back would not help.
+  SubmitResult Offer(std::span<const GenerateRequest> group, double now);
+  SubmitResult Offer(const GenerateRequest& request, double now) {
+    return Offer(std::span(&request, 1), now);
+  }
 
   // `sequences` with `tokens` prompt tokens left the queue: computed for the
   // first time, or ended before that.

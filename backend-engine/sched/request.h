@@ -30,11 +30,12 @@ struct TokenEvent {
   std::string error;  // For kFailed.
 };
 
-enum class SubmitCode { kOk, kQueueFull, kTooLong, kDraining, kFailed, kInvalid };
+// kTooMany: more sequences in one request than the queue could ever take.
+enum class SubmitCode { kOk, kQueueFull, kTooLong, kTooMany, kDraining, kFailed, kInvalid };
 
 struct SubmitResult {
   SubmitCode code = SubmitCode::kOk;
-  SequenceId id = 0;
+  SequenceId id = 0;               // Of a group: the first one's; the others follow it.
   double retry_after_seconds = 0;  // For kQueueFull: from the measured drain rate.
   std::string message;             // For anything but kOk: what, found, allowed.
 };

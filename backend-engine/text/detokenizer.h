@@ -33,6 +33,7 @@ class StopMatcher {
 
   bool stopped() const { return !matched_.empty(); }
   const std::string& matched() const { return matched_; }  // Empty until stopped().
+  std::string_view held() const { return held_; }          // May still begin a stop string.
 
  private:
   std::vector<std::string> stops_;
@@ -54,6 +55,7 @@ class Detokenizer {
 
   bool stopped() const { return matcher_.stopped(); }
   const std::string& matched_stop() const { return matcher_.matched(); }
+  std::string_view held() const { return matcher_.held(); }  // Whole characters held back.
 
  private:
   const Tokenizer& tokenizer_;

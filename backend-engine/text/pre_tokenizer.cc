@@ -114,24 +114,32 @@ absl::Status PreTokenizer::AddSplit(const json& description) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<std::string_view>> PreTokenizer::Split(std::string_view text) const {
+absl::StatusOr<std::vector<std::string_view>> PreTokenizer::Split(std::string_view text,
+                                                                  size_t pieces_max) const {
   std::vector<std::string_view> pieces = {text};
-  for (const Step& step : steps_) {
+  for (auto step = steps_.begin(); step != steps_.end(); ++step) {
+    // Each piece becomes at least one of the next step, unless a step removes some.
+    const bool keeps = std::none_of(step, steps_.end(), [](const Step& later) {
+      return later.behavior == Behavior::kRemoved;
+    });
+    const size_t most = keeps ? pieces_max : kNoLimit;
     std::vector<std::string_view> next;
     for (const std::string_view piece : pieces) {
-      if (absl::Status status = Cut(step, piece, next); !status.ok()) return status;
+      if (next.size() > most) break;
+      if (absl::Status status = Cut(*step, piece, most, next); !status.ok()) return status;
     }
     pieces = std::move(next);
   }
   return pieces;
 }
 
-absl::Status PreTokenizer::Cut(const Step& step, std::string_view piece,
+absl::Status PreTokenizer::Cut(const Step& step, std::string_view piece, size_t pieces_max,
                                std::vector<std::string_view>& out) {
   // Matches and what lies between them, together the whole piece.
   std::vector<Span> spans;
   size_t at = 0;
   while (at < piece.size()) {
+    if (step.behavior == Behavior::kIsolated && out.size() + spans.size() > pieces_max) break;
     const auto match = step.regex.Find(piece, at);
     if (!match.ok()) return match.status();
     const size_t begin = match->has_value() ? (*match)->begin : piece.size();

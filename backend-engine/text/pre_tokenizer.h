@@ -4,6 +4,7 @@
 // are refused by name.
 #pragma once
 
+#include <cstddef>
 #include <string_view>
 #include <vector>
 
@@ -20,8 +21,12 @@ class PreTokenizer {
   static absl::StatusOr<PreTokenizer> FromJson(const nlohmann::json& description);
 
   // The pieces are views into `text`, in order; with behaviour Removed some
-  // bytes are in none. REQUIRES: valid UTF-8.
-  absl::StatusOr<std::vector<std::string_view>> Split(std::string_view text) const;
+  // bytes are in none. Once there are more than `pieces_max` the rest of the text
+  // may be left out. REQUIRES: valid UTF-8.
+  absl::StatusOr<std::vector<std::string_view>> Split(std::string_view text,
+                                                      size_t pieces_max = kNoLimit) const;
+
+  static constexpr size_t kNoLimit = static_cast<size_t>(-1);
 
  private:
   enum class Behavior { kIsolated, kRemoved, kMergedWithPrevious, kMergedWithNext, kContiguous };
@@ -34,7 +39,7 @@ class PreTokenizer {
   absl::Status Add(const nlohmann::json& description, int depth);
   absl::Status AddSplit(const nlohmann::json& description);
   absl::Status AddRegex(std::string_view pattern);
-  static absl::Status Cut(const Step& step, std::string_view piece,
+  static absl::Status Cut(const Step& step, std::string_view piece, size_t pieces_max,
                           std::vector<std::string_view>& out);
 
   std::vector<Step> steps_;

@@ -234,8 +234,12 @@ std::string Tokenizer::NormalizeText(std::string_view text) const {
   return out;
 }
 
+std::string Tokenizer::NormalizedForSpecial(std::string_view text) const {
+  return normalized_tokens_.empty() ? std::string(text) : NormalizeText(text);
+}
+
 absl::StatusOr<std::vector<int32_t>> Tokenizer::Encode(std::string_view text, bool add_special,
-                                                       bool allow_special) const {
+                                                       bool allow_special, size_t ids_max) const {
   if (text.size() > kEncodeBytesMax) {
     return Wrong(fmt::format("text of {} bytes; at most {} are tokenised", text.size(),
                              kEncodeBytesMax));
@@ -245,29 +249,35 @@ absl::StatusOr<std::vector<int32_t>> Tokenizer::Encode(std::string_view text, bo
   std::vector<int32_t> ids;
   if (add_special) ids = prefix_ids_;
   for (const AddedTokenFinder::Part& part : raw_tokens_.Split(text, allow_special)) {
+    if (ids.size() > ids_max) return ids;
     if (part.id >= 0) {
       ids.push_back(part.id);
-    } else if (absl::Status status = EncodeText(part.text, allow_special, ids); !status.ok()) {
-      return status;
+      continue;
     }
+    absl::Status status = EncodeText(part.text, allow_special, ids_max, ids);
+    if (!status.ok()) return status;
   }
   if (add_special) ids.insert(ids.end(), suffix_ids_.begin(), suffix_ids_.end());
   return ids;
 }
 
 // Text without raw added tokens.
-absl::Status Tokenizer::EncodeText(std::string_view text, bool allow_special,
+absl::Status Tokenizer::EncodeText(std::string_view text, bool allow_special, size_t ids_max,
                                    std::vector<int32_t>& out) const {
   std::string normalized;
   if (!normal_forms_.empty()) text = normalized = NormalizeText(text);
   for (const AddedTokenFinder::Part& part : normalized_tokens_.Split(text, allow_special)) {
+    if (out.size() > ids_max) return absl::OkStatus();
     if (part.id >= 0) {
       out.push_back(part.id);
       continue;
     }
-    const auto pieces = pre_tokenizer_.Split(part.text);
+    const auto pieces = pre_tokenizer_.Split(part.text, ids_max - out.size());
     if (!pieces.ok()) return pieces.status();
-    for (const std::string_view piece : *pieces) bpe_.Encode(piece, out);
+    for (const std::string_view piece : *pieces) {
+      bpe_.Encode(piece, out);
+      if (out.size() > ids_max) return absl::OkStatus();
+    }
   }
   return absl::OkStatus();
 }

@@ -40,9 +40,15 @@ class Tokenizer {
   // `add_special`: with the ids that the post-processor adds (BOS); a rendered
   // chat template already holds them. `allow_special`: special tokens spelt in
   // the text become those tokens; otherwise they are ordinary text. Invalid
-  // UTF-8 is read as U+FFFD.
+  // UTF-8 is read as U+FFFD. Stops soon once there are more than `ids_max`, so
+  // that a text which is too long costs no more than one that just fits.
   absl::StatusOr<std::vector<int32_t>> Encode(std::string_view text, bool add_special,
-                                              bool allow_special) const;
+                                              bool allow_special,
+                                              size_t ids_max = PreTokenizer::kNoLimit) const;
+
+  // How `text` reads when special tokens are looked for in it after
+  // normalisation; as it is where none of them is.
+  std::string NormalizedForSpecial(std::string_view text) const;
 
   // Valid UTF-8: bytes that are none become U+FFFD. Unknown ids are nothing.
   std::string Decode(std::span<const int32_t> ids, bool skip_special) const;
@@ -72,7 +78,7 @@ class Tokenizer {
   absl::Status ReadTemplate(const nlohmann::json& description);
   absl::Status ReadConfig(std::string_view config_json);
   std::string NormalizeText(std::string_view text) const;
-  absl::Status EncodeText(std::string_view text, bool allow_special,
+  absl::Status EncodeText(std::string_view text, bool allow_special, size_t ids_max,
                           std::vector<int32_t>& out) const;
 
   Bpe bpe_;

@@ -1,10 +1,14 @@
 """The engine as its clients meet it: the real binary, the embedded model, real sockets."""
 
 import concurrent.futures
+import contextlib
 import json
 import os
+import resource
 import signal
+import socket
 import subprocess
+import time
 import unittest
 
 from tests.support import stack
@@ -148,6 +152,24 @@ class LoadTest(EngineTest):
         self.assertEqual([model["id"] for model in models], ["lexicon-5m-emulated"])
         self.assertEqual(self.ask("What is a turbine?", max_tokens=2)["model"], "lexicon-5m-emulated")
 
+    def test_a_longer_queue_comes_with_as_many_connections(self):
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        self.engine(device="emulated", more=["--timing", "instant", "--queue", "1500"])
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+        host, port = self.address.rsplit(":", 1)
+        with contextlib.ExitStack() as clients:
+            for _ in range(1100):
+                clients.enter_context(socket.create_connection((host, int(port)), timeout=30))
+            self.assertEqual(self.load()["state"], "ready")
+
+    def test_a_length_is_promised_only_where_the_cache_holds_it(self):
+        self.engine(more=["--kv-blocks", "4"])
+        model = request(self.address, "GET", "/v1/models").json()["data"][0]
+        self.assertEqual(model["max_model_len"], 65)
+        answer = self.ask("What is a turbine?")
+        self.assertLessEqual(answer["usage"]["total_tokens"], 65)
+
     def test_metrics_can_have_the_names_of_vllm(self):
         self.engine(device="emulated", more=["--timing", "instant", "--metrics-compat", "vllm"])
         text = request(self.address, "GET", "/metrics").body.decode()
@@ -173,6 +195,42 @@ class ProcessTest(EngineTest):
             self.assertEqual(request(self.address, "GET", "/health").status, 503)
             self.assertGreater(len(list(tokens)), 10)
         self.assertEqual(engine.wait(10), 0)
+
+    def test_sigterm_waits_until_a_slow_reader_has_its_answer(self):
+        self.engine()
+        # Some megabytes of JSON, more than the system takes for a client that does not read.
+        body = json.dumps(chat("What is a turbine?", max_tokens=400, n=8, ignore_eos=True,
+                               logprobs=True, top_logprobs=20)).encode()
+        host, port = self.address.rsplit(":", 1)
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.settimeout(120)
+            client.connect((host, int(port)))
+            client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+                           b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+            answer = client.recv(1)
+            engine = self.engines.engines[0]
+            engine.send(signal.SIGTERM)
+            wait_until(lambda: self.load()["state"] == "draining", "it drains")
+            # Longer than lies between a last answer and the exit, or the end of its connection.
+            time.sleep(1.5)
+            while part := client.recv(1 << 16):
+                answer += part
+        head, _, text = answer.partition(b"\r\n\r\n")
+        self.assertIn(b" 200 ", head)
+        self.assertGreater(len(text), 2 << 20)
+        self.assertEqual(len(json.loads(text)["choices"]), 8)
+        self.assertEqual(engine.wait(10), 0)
+
+    def test_readers_of_its_load_that_come_one_behind_the_other_all_get_an_end(self):
+        self.engine(device="emulated", more=["--timing", "instant"])
+        with stack.RawConnection(self.address) as client:
+            client.send(b"GET /load?watch=1 HTTP/1.1\r\nhost: x\r\n\r\n" * 3)
+            lines = client.read_until(b"}\n")
+            self.engines.engines[0].send(signal.SIGTERM)
+            lines += client.read_to_end()
+        self.assertEqual(lines.count(b"\r\n0\r\n\r\n"), 3, lines)
+        self.assertEqual(self.engines.engines[0].wait(10), 0)
 
     def test_what_does_not_end_in_time_is_cut_and_never_ends_cleanly(self):
         self.engine(device="emulated", more=["--timing", "v100", "--speed", "0.2", "--drain-seconds", "1"])

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
@@ -76,10 +77,11 @@ class GenerationTest : public ::testing::Test {
                                        .now = [this] { return now_; }});
   }
 
-  Generation& Start(AnswerSettings settings) {
-    settings.chat = true;
+  Generation& Start(AnswerSettings settings, bool chat = true) {
+    settings.chat = chat;
     GenerationStart start{.settings = std::move(settings), .received = now_};
-    start.head = {.chat = true, .id = "i", .model = "m"};
+    start.head = {.chat = chat, .id = "i", .model = "m"};
+    start.head.logprobs = start.settings.sampling.logprobs >= 0;
     start.head.include_usage = start.settings.include_usage;
     generation_.emplace(*context_, std::move(start), std::make_unique<SeenAnswer>(seen_));
     generation_->Submit({{.ids = {1, 2, 3}, .max_tokens = 200}});
@@ -111,6 +113,24 @@ class GenerationTest : public ::testing::Test {
   Seen seen_;
   std::optional<Generation> generation_;
 };
+
+// Also where text is held back because a stop string may have begun in it.
+TEST_F(GenerationTest, SaysOfEveryTokenWhereItsTextBegins) {
+  AnswerSettings settings;
+  settings.sampling.logprobs = 0;
+  settings.stop = {" the end of it"};
+  Start(std::move(settings), /*chat=*/false);
+  Token("in the end of word the", FinishReason::kLength);
+  const auto choice = nlohmann::json::parse(seen_.body)["choices"][0];
+  EXPECT_EQ(choice["text"], "in the end of word the");
+  const auto& logprobs = choice["logprobs"];
+  ASSERT_GT(logprobs["tokens"].size(), 3u);
+  size_t offset = 0;
+  for (size_t i = 0; i < logprobs["tokens"].size(); ++i) {
+    EXPECT_EQ(logprobs["text_offset"][i], offset) << logprobs;
+    offset += logprobs["tokens"][i].get<std::string>().size();
+  }
+}
 
 TEST_F(GenerationTest, SendsNothingBeforeTheFirstToken) {
   Start({.stream = true});

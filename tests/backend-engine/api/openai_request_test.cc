@@ -45,6 +45,13 @@ struct Wrong {
   std::string message;
 };
 
+// Above nothing as it is written, nothing as a float.
+TEST(ChatRequest, TakesNoPenaltyThatItWouldDivideByAsNothing) {
+  EXPECT_EQ(Chat(R"("repetition_penalty":1e-46)").error->message,
+            "repetition_penalty is 1e-46; allowed: a number from 0.001 to 10");
+  EXPECT_FALSE(Chat(R"("repetition_penalty":0.001)").error);
+}
+
 TEST(ChatRequest, SaysOfEveryWrongFieldWhatWasFoundAndWhatIsAllowed) {
   const std::string stop = "a string or up to 4 strings, each of 1 to 256 bytes";
   const std::vector<Wrong> table = {
@@ -57,7 +64,7 @@ TEST(ChatRequest, SaysOfEveryWrongFieldWhatWasFoundAndWhatIsAllowed) {
       {R"("top_k":-5)", "top_k", "top_k is -5; allowed: a whole number from -1 to 2147483647"},
       {R"("min_p":1.5)", "min_p", "min_p is 1.5; allowed: a number from 0 to 1"},
       {R"("repetition_penalty":0)", "repetition_penalty",
-       "repetition_penalty is 0; allowed: a number above 0, up to 10"},
+       "repetition_penalty is 0; allowed: a number from 0.001 to 10"},
       {R"("presence_penalty":1e9)", "presence_penalty",
        "presence_penalty is 1e+09; allowed: a number from -2 to 2"},
       {R"("frequency_penalty":[])", "frequency_penalty",

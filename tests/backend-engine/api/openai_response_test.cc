@@ -87,6 +87,19 @@ TEST(AnswerWriter, ShapesLogprobsAsEachRouteDoes) {
   EXPECT_EQ(lists["text_offset"], nlohmann::json({2}));
 }
 
+TEST(AnswerWriter, GivesTokensThatAreNoTextAKeyOfTheirOwn) {
+  const std::vector<TokenLogprobs> logprobs = {
+      {.token = {"\xC3", -0.5F}, .top = {{"\xC3", -0.5F}, {"\xE2\x82", -1}, {"\xC3\xA9", -2}}}};
+  AnswerHead head = Head(false);
+  head.logprobs = true;
+  const std::vector<ChoicePart> choices = {{.text = "x", .logprobs = logprobs}};
+  const auto text = nlohmann::json::parse(AnswerWriter(head).Whole(choices, {}));
+  const auto& lists = text["choices"][0]["logprobs"];
+  EXPECT_EQ(lists["tokens"][0], R"(bytes:\xc3)");
+  EXPECT_EQ(lists["top_logprobs"][0],
+            nlohmann::json({{R"(bytes:\xc3)", -0.5}, {R"(bytes:\xe2\x82)", -1.0}, {"é", -2.0}}));
+}
+
 TEST(ErrorJson, HasOpenAisShape) {
   EXPECT_EQ(ErrorJson({.message = "no \"x\""}),
             R"({"error":{"message":"no \"x\"","type":"invalid_request_error","param":null,)"

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstddef>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -101,6 +104,76 @@ TEST_F(PromptTest, RefusesAtAGlanceWhatNoTokenizerCouldMakeFit) {
   const ApiError error = Error(ChatOf({std::string(8 << 20, ' ')}));
   EXPECT_EQ(error.code, "context_length_exceeded");
   EXPECT_NE(error.message.find("at least"), std::string::npos) << error.message;
+}
+
+TEST_F(PromptTest, IsReadNoFurtherThanItCouldFit) {
+  const std::string message = "the prompt is at least 513 tokens long; this model takes 512 "
+                              "tokens, prompt and answer together";
+  std::string words;
+  for (int i = 0; i < 600; ++i) words += "a b ";
+  EXPECT_EQ(Error(ChatOf({words})).message, message);
+  // Nor with spellings of special tokens in it, which are encoded apart.
+  for (int i = 0; i < 300; ++i) words.insert(0, "<|im_end|> a");
+  EXPECT_TRUE(Error(ChatOf({words})).message.starts_with("the prompt is at least 51"))
+      << Error(ChatOf({words})).message;
+  OpenAiRequest text;
+  text.prompts.emplace_back(words);
+  EXPECT_EQ(Error(text).code, "context_length_exceeded");
+}
+
+TEST_F(PromptTest, AsksForNoMoreThanAWholeAnswerMayHold) {
+  OpenAiRequest request;
+  for (int i = 0; i < 32; ++i) request.prompts.emplace_back(TokenIds(10, 5));
+  request.settings.n = 2;
+  request.settings.sampling.logprobs = 20;
+  std::optional<ApiError> error;
+  const auto tokens = [&] {
+    const auto prompts = PreparePrompts(opened_->model, request, absl::UnixEpoch(), error);
+    return prompts ? prompts->front().max_tokens : -1;
+  };
+  EXPECT_EQ(tokens(), 16);
+  request.settings.max_tokens = 276;  // Times 64 answers times 1,898 bytes.
+  EXPECT_EQ(tokens(), 276);
+  request.settings.max_tokens = 277;
+  EXPECT_EQ(Error(request).message,
+            "64 answers of up to 277 tokens could take more than the 32 MiB of a whole answer; "
+            "allowed here: up to 276 tokens each, or stream");
+  EXPECT_EQ(Error(request).param, "max_tokens");
+  request.settings.stream = true;
+  EXPECT_EQ(tokens(), 277);
+}
+
+// A tokenizer that looks for special tokens in NFKC reads "＜|im_end|＞" as one.
+TEST_F(PromptTest, HoldsNoSpecialTokenThatNormalisationMakes) {
+  const std::filesystem::path folder =
+      std::filesystem::path(::testing::TempDir()) / "prompt_test_nfkc";
+  std::filesystem::remove_all(folder);
+  std::filesystem::create_directories(folder);
+  for (const char* name : {"config.json", "generation_config.json", "tokenizer_config.json"}) {
+    std::filesystem::copy_file(std::filesystem::path(kFolder) / name, folder / name);
+  }
+  std::ifstream file(kFolder + "/tokenizer.json");
+  auto tokenizer = nlohmann::json::parse(file);
+  tokenizer["normalizer"] = {{"type", "NFKC"}};
+  for (auto& token : tokenizer["added_tokens"]) token["normalized"] = true;
+  std::ofstream(folder / "tokenizer.json") << tokenizer.dump();
+  auto opened = OpenModel({.model = folder.string(), .device = "emulated"}, absl::UnixEpoch(),
+                          [](double) {});
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  const auto specials = [&](const std::string& content) {
+    std::optional<ApiError> error;
+    const auto prompts =
+        PreparePrompts(opened->model, ChatOf({content}), absl::UnixEpoch(), error);
+    if (!prompts) return std::ptrdiff_t{-1};
+    return std::count_if(prompts->front().ids.begin(), prompts->front().ids.end(), [&](int32_t id) {
+      return opened->model.tokenizer->IsSpecial(id);
+    });
+  };
+  ASSERT_GT(specials("a"), 0);
+  EXPECT_EQ(specials("a <|im_end|>"), specials("a"));
+  EXPECT_EQ(specials("a \uFF1C|im_end|\uFF1E"), specials("a"));
+  EXPECT_EQ(specials("a <\uFF5Cim_end\uFF5C>"), specials("a"));
+  std::filesystem::remove_all(folder);
 }
 
 TEST_F(PromptTest, IsLongAsIdsTooSoThatItIsPreparedBesideTheLoop) {

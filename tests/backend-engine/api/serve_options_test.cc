@@ -22,6 +22,7 @@ TEST(CommandLine, HasTheDefaultsOfTheStruct) {
   EXPECT_EQ(options.device, "auto");
   EXPECT_EQ(options.tensor_parallel, 1);
   EXPECT_TRUE(options.pin_threads);
+  EXPECT_EQ(options.stall_seconds, 60);
   EXPECT_FALSE(std::get<ServeOptions>(Parse({"serve", "--model", "m", "--no-pin-threads"}))
                    .pin_threads);
 }
@@ -30,7 +31,8 @@ TEST(CommandLine, ReadsWhatItIsGiven) {
   const auto options = std::get<ServeOptions>(
       Parse({"serve", "--model", "m", "--device", "emulated", "--timing", "v100", "--speed", "0.5",
              "--tensor-parallel", "4", "--kv-bytes", "64MiB", "--served-model-name", "a",
-             "--served-model-name", "b", "--metrics-compat", "vllm"}));
+             "--served-model-name", "b", "--metrics-compat", "vllm", "--stall-seconds", "600"}));
+  EXPECT_EQ(options.stall_seconds, 600);
   EXPECT_EQ(options.speed, 0.5);
   EXPECT_EQ(options.tensor_parallel, 4);
   EXPECT_EQ(options.kv_bytes, 64 << 20);

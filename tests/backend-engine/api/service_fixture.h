@@ -158,10 +158,10 @@ class ServiceTest : public ::testing::Test {
     return done();
   }
 
+  std::optional<OpenedModel> opened_;  // Prompts in preparation use it until the loop is gone.
   std::unique_ptr<Loop> loop_ = Loop::Create();
   ServiceSetup setup_;
   std::unique_ptr<HttpServer> server_;
-  std::optional<OpenedModel> opened_;
   std::optional<Service> service_;
   std::unique_ptr<Engine> engine_;
 };

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <latch>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -367,6 +369,101 @@ TEST_F(ServiceTest, PreparesLongPromptsBesideTheLoop) {
   RunUntil([&] { return service_->answers() > 0 || answer.status != 0; });
   fetch.reset();
   EXPECT_TRUE(RunUntil([&] { return service_->answers() == 0 && engine_->idle(); }));
+}
+
+// Takes every thread beside the loop until it is let go of.
+class BusyThreads {
+ public:
+  explicit BusyThreads(Loop& loop) {
+    for (int thread = 0; thread < 16; ++thread) {
+      loop.Offload([gate = gate_] { gate->wait(); }, [] {});
+    }
+  }
+  ~BusyThreads() { LetGo(); }
+  void LetGo() {
+    if (!std::exchange(free_, true)) gate_->count_down();
+  }
+
+ private:
+  std::shared_ptr<std::latch> gate_ = std::make_shared<std::latch>(1);
+  bool free_ = false;
+};
+
+TEST_F(ServiceTest, DrainsByLettingInWhatIsStillBeingPrepared) {
+  ServiceSetup setup;
+  setup.service.inline_bytes = 4;
+  Start(std::move(setup));
+  BusyThreads busy(*loop_);
+  Answer accepted;
+  const auto fetch = Send(PostOptions("/v1/chat/completions", ChatBody()), accepted, false);
+  ASSERT_TRUE(RunUntil([&] { return service_->answers() == 1; }));
+  bool idle = false;
+  service_->Drain([&] { idle = true; });
+  EXPECT_EQ(Get("/load").Json()["state"], "draining");
+  busy.LetGo();
+  EXPECT_TRUE(RunUntil([&] { return idle && accepted.whole; }));
+  EXPECT_EQ(accepted.status, 200) << accepted.body;
+}
+
+TEST_F(ServiceTest, PreparesOnlySoManyBytesAtOnce) {
+  ServiceSetup setup;
+  setup.service.inline_bytes = 4;
+  setup.service.preparing_bytes = 100;
+  Start(std::move(setup));
+  const auto body = [](size_t bytes) {
+    return ChatBody({{"messages", {{{"role", "user"}, {"content", std::string(bytes, 'a')}}}}});
+  };
+  BusyThreads busy(*loop_);
+  Answer first, second;
+  // Alone one may be larger than that: nobody else would have to make room for it.
+  const auto big = Send(PostOptions("/v1/chat/completions", body(120)), first, false);
+  ASSERT_TRUE(RunUntil([&] { return service_->answers() == 1; }));
+  const auto more = Send(PostOptions("/v1/chat/completions", body(20)), second, false);
+  ASSERT_TRUE(RunUntil([&] { return second.status != 0; }));
+  EXPECT_EQ(second.status, 429);
+  EXPECT_EQ(second.ErrorCode(), "queue_full");
+  EXPECT_EQ(second.Header("retry-after"), "1");
+  busy.LetGo();
+  EXPECT_TRUE(RunUntil([&] { return first.whole; }));
+  EXPECT_EQ(first.status, 200) << first.body;
+  EXPECT_EQ(Post("/v1/chat/completions", body(20)).status, 200);
+}
+
+TEST_F(ServiceTest, NamesNWhereTheQueueCouldNeverTakeAllOfIt) {
+  ServiceSetup setup;
+  setup.engine.queue_max = 2;
+  Start(std::move(setup));
+  const Answer refused = Chat({{"n", 3}});
+  EXPECT_EQ(refused.status, 400) << refused.body;
+  EXPECT_EQ(refused.Json()["error"]["param"], "n");
+  EXPECT_EQ(Chat({{"n", 2}}).status, 200);
+  EXPECT_EQ(engine_->Load().kv_blocks_used, 0);
+}
+
+TEST_F(ServiceTest, RefusesMessagesThatHoldCalls) {
+  Start();
+  const auto ask = [&](const nlohmann::json& more) {
+    nlohmann::json call = {{"role", "assistant"}, {"content", "let me see"}};
+    call.update(more);
+    return Chat({{"messages", {{{"role", "user"}, {"content", "a"}}, call}}});
+  };
+  const Answer refused =
+      ask({{"tool_calls", {{{"id", "1"}, {"type", "function"}, {"function", {{"name", "f"}}}}}}});
+  EXPECT_EQ(refused.status, 400);
+  EXPECT_EQ(refused.Json()["error"]["message"],
+            "messages[1].tool_calls: this engine reads the text of messages only; leave "
+            "tool_calls out");
+  EXPECT_EQ(ask({{"function_call", {{"name", "f"}}}}).status, 400);
+  EXPECT_EQ(ask({{"tool_calls", nlohmann::json::array()}}).status, 200);
+  EXPECT_EQ(ask({{"function_call", nullptr}}).status, 200);
+}
+
+TEST_F(ServiceTest, EndsAReaderOfItsLoadThatComesWhenReadersAreEnded) {
+  Start();
+  service_->EndWatches();
+  const Answer late = Get("/load?watch=1");
+  EXPECT_TRUE(late.whole);
+  EXPECT_EQ(std::count(late.body.begin(), late.body.end(), '\n'), 1) << late.body;
 }
 
 TEST_F(ServiceTest, DrainsByFinishingWhatRunsAndRefusingWhatComes) {

@@ -53,6 +53,37 @@ TEST(Admission, BoundsTheQueueInRequests) {
   EXPECT_EQ(admission.Offer(MakeRequest(5, 5), 1).code, SubmitCode::kOk);
 }
 
+TEST(Admission, TakesAGroupWholeOrNotAtAll) {
+  Admission admission({.queue_max = 4, .block_tokens = 16, .block_count = 63});
+  const std::vector<GenerateRequest> three(3, MakeRequest(5, 5));
+  EXPECT_EQ(admission.Offer(three, 0).code, SubmitCode::kOk);
+  EXPECT_EQ(admission.queued(), 3);
+  EXPECT_EQ(admission.queued_tokens(), 15);
+  const SubmitResult full = admission.Offer(three, 0);
+  EXPECT_EQ(full.code, SubmitCode::kQueueFull);
+  EXPECT_EQ(full.message, "3 requests wait and this one brings 3; queue_max is 4");
+  EXPECT_EQ(admission.queued(), 3);
+  std::vector<GenerateRequest> one_bad = {MakeRequest(5, 5), MakeRequest(0, 5)};
+  EXPECT_EQ(admission.Offer(one_bad, 0).code, SubmitCode::kInvalid);
+  EXPECT_EQ(admission.queued(), 3);
+}
+
+TEST(Admission, NeverAsksAGroupToComeBackThatNoEmptyQueueCouldTake) {
+  Admission admission({.queue_max = 2, .block_tokens = 16, .block_count = 63});
+  const SubmitResult refused = admission.Offer(std::vector<GenerateRequest>(3, MakeRequest(5, 5)), 0);
+  EXPECT_EQ(refused.code, SubmitCode::kTooMany);
+  EXPECT_EQ(refused.message,
+            "the request asks for 3 answers at once; allowed here: up to 2 (queue_max)");
+}
+
+TEST(Admission, AnEmptyQueueTakesAGroupAboveItsTokenLimit) {
+  // One by one, the second would be told to come back for ever.
+  Admission admission(
+      {.queue_max = 9, .queue_tokens_max = 100, .block_tokens = 16, .block_count = 63});
+  EXPECT_EQ(admission.Offer(std::vector<GenerateRequest>(3, MakeRequest(60, 5)), 0).code,
+            SubmitCode::kOk);
+}
+
 TEST(Admission, BoundsTheQueueInTokens) {
   Admission admission(
       {.queue_max = 9, .queue_tokens_max = 100, .block_tokens = 16, .block_count = 63});
@@ -118,6 +149,17 @@ TEST(Admission, AQueueThatStandsStillAsksForLongerAndLonger) {
   EXPECT_GT(later, 5 * soon);
   const double much_later = admission.Offer(MakeRequest(5, 5), 1e6).retry_after_seconds;
   EXPECT_LE(much_later, Admission::kRetryAfterMax);
+}
+
+TEST(Admission, AnEmptyQueueForgetsWhomItTurnedAway) {
+  Admission admission(kRoomy);
+  KeepBusy(admission, 10, 0, 10);
+  double last = 0;
+  for (int i = 0; i < 1000; ++i) last = admission.Offer(MakeRequest(5, 5), 10).retry_after_seconds;
+  EXPECT_EQ(last, Admission::kRetryAfterMax);
+  admission.OnLeft(admission.queued(), admission.queued_tokens(), 11);
+  KeepBusy(admission, 10, 11, 10);
+  EXPECT_NEAR(admission.Offer(MakeRequest(5, 5), 21).retry_after_seconds, 0.1, 0.05);
 }
 
 TEST(Admission, ClientsThatComeBackWhenToldGetIn) {

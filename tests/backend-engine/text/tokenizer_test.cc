@@ -132,6 +132,22 @@ TEST(Tokenizer, LongHostileTextTakesLinearWork) {
   }
 }
 
+TEST(Tokenizer, StopsSoonAfterTheIdsThatWereAskedFor) {
+  const auto tokenizer = LoadOrDie(kLexicon);
+  std::string text;
+  for (int i = 0; i < 2000; ++i) text += "a turbine, <|im_end|> 12 ";
+  const auto all = Ids(*tokenizer, text);
+  for (const size_t most : {size_t{0}, size_t{1}, size_t{7}, size_t{500}, all.size() - 1}) {
+    const auto some = tokenizer->Encode(text, false, true, most);
+    ASSERT_TRUE(some.ok());
+    // More than asked for, so that it shows; by at most what one piece gives.
+    ASSERT_GT(some->size(), most);
+    EXPECT_LT(some->size(), most + 10);
+    EXPECT_TRUE(std::equal(some->begin(), some->end(), all.begin()));
+  }
+  EXPECT_EQ(*tokenizer->Encode(text, false, true, all.size()), all);
+}
+
 TEST(Tokenizer, RefusesTextBeyondItsLimit) {
   const auto tokenizer = LoadOrDie(kFixtures + "/llama3");
   EXPECT_FALSE(tokenizer->Encode(std::string(kEncodeBytesMax + 1, 'a'), false, false).ok());
