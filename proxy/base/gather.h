@@ -43,6 +43,10 @@ class Gather {
   std::span<const std::string_view> pieces();  // In order; neighbouring scratch bytes are one piece.
   size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
+  // Something is here and all of it was copied: it points at nobody else's bytes.
+  bool own() const {
+    return !spilled_ && piece_count_ == 1 && pieces_[0].data() == scratch_.data();
+  }
   void Clear();
 
  private:

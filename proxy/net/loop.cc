@@ -216,6 +216,7 @@ MonoTime UvLoop::Refresh() const {
 }
 
 void UvLoop::BeforePoll() {
+  if (before_wait_) before_wait_();
   if (deferred_.empty() && !late_) {
     uv_idle_stop(&idle_);
   } else {

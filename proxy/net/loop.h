@@ -58,6 +58,10 @@ class Loop {
   // Reads the clock now: for measuring, where a turn is too coarse.
   virtual MonoTime ReadClock() const = 0;
 
+  // `task` runs each time before the loop waits for what comes next, in place of the one
+  // of before; an empty one: nothing does. It calls nobody who would wait for the turn.
+  virtual void BeforeWait(Task task) = 0;
+
   virtual TimerQueue& timers() = 0;
   virtual DeadlineWheel& deadlines() = 0;
   virtual Dialer& dialer() = 0;

@@ -5,6 +5,9 @@
 // deletes what is still on the stack, and an event that fans out to several
 // connections costs each of them one write.
 //
+// A connection that many messages share may hold small bytes until its loop is about
+// to wait (Writer::MayHold), so that all callbacks of one poll cost it one write.
+//
 // Threads: one Turn a loop, on that loop's thread only.
 #pragma once
 
@@ -34,26 +37,40 @@ class Writer {
     owner_ = owner;
     last_ = last;
   }
+  // Bytes that are the gather's own may wait for other callbacks of the same poll, where
+  // the turn has somebody who writes them (Turn::Hold). What points at bytes of others
+  // goes out when the turn ends.
+  void MayHold() { may_hold_ = true; }
   // Bytes put here are written when the turn ends. REQUIRES: inside a Scope.
   Gather& out();
   // Gathered and buffered: what back pressure is decided on.
   size_t pending() const { return (gather_ ? gather_->size() : 0) + stream_->buffered(); }
   void Flush();
+  // What this turn has gathered is not written; what earlier ones left is.
   void Drop();
 
  private:
   friend class Turn;
   void Finish();
+  bool Hold();
+  void Release();
+  void Unmark();
 
   Turn& turn_;
   Stream* stream_ = nullptr;
   void* owner_ = nullptr;
   void (*last_)(void* owner, Gather& out) = nullptr;
   Gather* gather_ = nullptr;  // Borrowed from the turn while it holds bytes.
+  size_t held_ = 0;           // At its front: left by earlier turns; then this is in Turn::held_.
+  bool may_hold_ = false;
+  bool marked_ = false;       // In Turn::dirty_.
 };
 
 class Turn {
  public:
+  // Connections that hold bytes at once; others write at the end of the turn.
+  static constexpr size_t kHeldMax = 64;
+
   Turn() = default;
   ~Turn();
   Turn(const Turn&) = delete;
@@ -73,6 +90,10 @@ class Turn {
     Turn& turn_;
   };
 
+  // Whoever calls this sees to WriteHeld() before the loop waits (Loop::BeforeWait).
+  void Hold() { may_hold_ = true; }
+  void WriteHeld();
+
   // Destroys `object` when the turn ends. REQUIRES: inside a Scope.
   template <typename T>
   void Bury(std::unique_ptr<T> object) {
@@ -90,7 +111,9 @@ class Turn {
   void Finish();
 
   int depth_ = 0;
+  bool may_hold_ = false;
   std::vector<Writer*> dirty_;
+  std::vector<Writer*> held_;
   std::vector<std::unique_ptr<Gather>> gathers_;  // All there are.
   std::vector<Gather*> spare_;
   std::vector<Grave> graves_;

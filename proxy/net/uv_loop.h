@@ -14,6 +14,7 @@
 #include <memory>
 #include <mutex>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "proxy/net/loop.h"
@@ -34,6 +35,7 @@ class UvLoop final : public Loop {
   MonoTime now() const override { return Refresh(); }
   absl::Time wall_now() const override;
   MonoTime ReadClock() const override;
+  void BeforeWait(Task task) override { before_wait_ = std::move(task); }
   TimerQueue& timers() override { return Refresh(), timers_; }
   DeadlineWheel& deadlines() override { return Refresh(), deadlines_; }
   Dialer& dialer() override { return *dialer_; }
@@ -77,6 +79,7 @@ class UvLoop final : public Loop {
   mutable TimerQueue timers_;
   mutable DeadlineWheel deadlines_;
   std::unique_ptr<Dialer> dialer_;
+  Task before_wait_;
   std::vector<Task> deferred_;
   std::vector<Task> deferred_running_;
   bool ending_ = false;

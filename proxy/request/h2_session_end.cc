@@ -133,7 +133,6 @@ void H2Session::EndTurn() {
   bool more = false;
   do {
     codec_->Pump(writer_.out());
-    writer_.Flush();
     if (failed_) return BeginLinger();
     more = CutWhatIsSent();
     more |= WakeWritable();
@@ -155,6 +154,7 @@ void H2Session::BeginLinger() {
   head_.Clear();
   sweep_.Clear();
   leave_.Clear();
+  writer_.Flush();  // What is said last.
   CancelAll();
   writer_.Drop();
   stream_->Shutdown();

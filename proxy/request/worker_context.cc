@@ -52,9 +52,12 @@ WorkerContext::WorkerContext(Loop& loop_in, uint32_t index_in, uint64_t seed,
       access_log(std::move(access_log_in)),
       random(seed),
       peeker(64),
-      decisions(decision_count) {}
+      decisions(decision_count) {
+  turn.Hold();
+  loop.BeforeWait([this] { turn.WriteHeld(); });
+}
 
-WorkerContext::~WorkerContext() = default;
+WorkerContext::~WorkerContext() { loop.BeforeWait({}); }
 
 ConnPool& WorkerContext::Connections(const std::shared_ptr<Backend>& backend,
                                      const PoolContext& pool) {

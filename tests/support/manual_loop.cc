@@ -123,6 +123,9 @@ class ManualSignalWatch final : public Loop::SignalWatch {
 
 bool MemoryNetwork::Step() {
   bool moved = false;
+  for (ManualLoop* const loop : loops_) {
+    if (loop->before_wait_) loop->before_wait_();
+  }
   for (size_t i = 0; i < loops_.size(); ++i) moved |= loops_[i]->RunPosted();
   for (size_t i = 0; i < links_.size(); ++i) {
     const std::shared_ptr<MemoryLink> link = links_[i].link;

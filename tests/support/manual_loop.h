@@ -67,6 +67,7 @@ class ManualLoop final : public Loop {
   MonoTime now() const override { return network_.now(); }
   absl::Time wall_now() const override { return absl::UnixEpoch() + absl::Microseconds(now()); }
   MonoTime ReadClock() const override { return now(); }
+  void BeforeWait(Task task) override { before_wait_ = std::move(task); }
   TimerQueue& timers() override { return timers_; }
   DeadlineWheel& deadlines() override { return deadlines_; }
   Dialer& dialer() override { return *dialer_; }
@@ -93,6 +94,7 @@ class ManualLoop final : public Loop {
   TimerQueue timers_;
   DeadlineWheel deadlines_;
   std::unique_ptr<Dialer> dialer_;
+  Task before_wait_;
   std::vector<Task> posted_;
   std::multimap<int, class ManualSignalWatch*> watches_;
   bool stopped_ = false;

@@ -66,5 +66,24 @@ TEST(Gather, EverythingIsThereHoweverMuchComes) {
   });
 }
 
+TEST(Gather, KnowsWhetherAllItHasIsItsOwn) {
+  auto gather = std::make_unique<Gather>();
+  EXPECT_FALSE(gather->own());                        // There is nothing.
+  gather->Copy("head");
+  gather->Reference("short, and so copied");
+  EXPECT_TRUE(gather->own());
+  const std::string body(1000, 'b');
+  gather->Reference(body);
+  EXPECT_FALSE(gather->own());
+  gather->Clear();
+  gather->Copy(std::string(Gather::kScratch, 's'));
+  EXPECT_TRUE(gather->own());
+  gather->Copy("one more");
+  EXPECT_FALSE(gather->own());
+  gather->Clear();
+  gather->Reference(body);
+  EXPECT_FALSE(gather->own());
+}
+
 }  // namespace
 }  // namespace penstock

@@ -313,6 +313,28 @@ TEST_F(LoopTest, TimeIsConstantDuringATurnAndTimersAreNotEarly) {
   EXPECT_GE(fired - start, 30 * kMillisecond);
 }
 
+TEST_F(LoopTest, WhatIsDueBeforeWaitingComesAfterAllCallbacksOfAPoll) {
+  std::string order;
+  TimerQueue::Timer timer;
+  loop_->BeforeWait([&] { order += "wait "; });
+  loop_->Post([&] { order += "a "; });
+  loop_->Post([&] {
+    order += "b ";
+    timer = loop_->timers().After(0, [&] {
+      order += "timer ";
+      loop_->Post([&] { loop_->Stop(); });
+    });
+  });
+  loop_->Run();
+  EXPECT_EQ(order.substr(0, order.find("timer")), "wait a b ");
+  EXPECT_NE(order.find("timer wait "), std::string::npos);
+  loop_->BeforeWait({});
+  order.clear();
+  timer = loop_->timers().After(0, [&] { loop_->Stop(); });
+  loop_->Run();
+  EXPECT_EQ(order, "");
+}
+
 TEST_F(LoopTest, WorkBesideTheLoopComesBackToIt) {
   const auto self = std::this_thread::get_id();
   std::thread::id worked;

@@ -142,5 +142,145 @@ TEST(Turn, ManyWritersShareAFewGathers) {
   EXPECT_EQ(second.ear.reads, (std::vector<std::string>{"bbb"}));
 }
 
+// A turn whose owner writes what is held.
+struct Holding : Pair {
+  Holding() {
+    turn.Hold();
+    writer.Attach(*pair.a);
+    writer.MayHold();
+  }
+  void Say(std::string_view bytes) {
+    const Turn::Scope scope(turn);
+    writer.out().Copy(bytes);
+  }
+  Turn turn;
+  Writer writer{turn};
+};
+
+TEST(Turn, SmallBytesOfSeveralTurnsAreOneWriteBeforeTheLoopWaits) {
+  Holding h;
+  h.Say("one ");
+  h.Say("two");
+  EXPECT_FALSE(h.pair.link->Step());
+  EXPECT_EQ(h.writer.pending(), 7u);
+  h.turn.WriteHeld();
+  EXPECT_TRUE(h.pair.link->Step());
+  h.turn.WriteHeld();
+  EXPECT_FALSE(h.pair.link->Step());
+  h.Say("three");
+  h.turn.WriteHeld();
+  EXPECT_TRUE(h.pair.link->Step());
+  EXPECT_EQ(h.ear.reads, (std::vector<std::string>{"one two", "three"}));
+}
+
+TEST(Turn, AWriterIsAskedForItsLastBytesInEachTurnAlsoWhileItHolds) {
+  Holding h;
+  int asked = 0;
+  h.writer.AtEnd(&asked, [](void* count, Gather& out) {
+    ++*static_cast<int*>(count);
+    out.Copy("!");
+  });
+  h.Say("a");
+  h.Say("b");
+  h.turn.WriteHeld();
+  EXPECT_TRUE(h.pair.link->Step());
+  EXPECT_EQ(asked, 2);
+  EXPECT_EQ(h.ear.reads, (std::vector<std::string>{"a!b!"}));
+}
+
+TEST(Turn, WhatPointsAtBytesOfOthersGoesOutWithItsTurnAndWhatWasHeldBeforeIt) {
+  Holding h;
+  h.Say("held ");
+  {
+    std::string body(1000, 'b');
+    const Turn::Scope scope(h.turn);
+    h.writer.out().Reference(body);
+    h.turn.Bury(std::make_unique<std::string>(std::move(body)));
+  }
+  EXPECT_TRUE(h.pair.link->Step());
+  EXPECT_EQ(h.ear.reads, (std::vector<std::string>{"held " + std::string(1000, 'b')}));
+  h.turn.WriteHeld();
+  EXPECT_FALSE(h.pair.link->Step());
+}
+
+TEST(Turn, MoreThanAGatherHoldsIsNotHeld) {
+  Holding h;
+  const std::string most(Gather::kScratch, 'm');
+  h.Say(most);
+  EXPECT_FALSE(h.pair.link->Step());
+  h.Say("more");
+  EXPECT_TRUE(h.pair.link->Step());
+  EXPECT_EQ(h.ear.reads, (std::vector<std::string>{most + "more"}));
+}
+
+TEST(Turn, DroppingAWriterWritesWhatEarlierTurnsLeftAndNothingElse) {
+  Holding h;
+  h.Say("said");
+  {
+    const Turn::Scope scope(h.turn);
+    h.writer.out().Copy(" never");
+    h.writer.Drop();
+  }
+  EXPECT_TRUE(h.pair.link->Step());
+  h.Say("again");
+  {
+    const Turn::Scope scope(h.turn);
+    h.writer.out().Copy(std::string(2 * Gather::kScratch, 'n'));   // Moves what was held.
+    h.writer.Drop();
+  }
+  EXPECT_TRUE(h.pair.link->Step());
+  h.turn.WriteHeld();
+  EXPECT_FALSE(h.pair.link->Step());
+  EXPECT_EQ(h.ear.reads, (std::vector<std::string>{"said", "again"}));
+}
+
+TEST(Turn, AWriterThatGoesAwayWritesWhatItHeld) {
+  Pair p;
+  Turn turn;
+  turn.Hold();
+  {
+    Writer gone(turn);
+    gone.Attach(*p.pair.a);
+    gone.MayHold();
+    const Turn::Scope scope(turn);
+    gone.out().Copy("held");
+  }
+  EXPECT_FALSE(p.pair.link->Step());   // It went before its turn ended.
+  {
+    Writer gone(turn);
+    gone.Attach(*p.pair.a);
+    gone.MayHold();
+    {
+      const Turn::Scope scope(turn);
+      gone.out().Copy("held");
+    }
+    EXPECT_FALSE(p.pair.link->Step());
+  }
+  turn.WriteHeld();
+  EXPECT_TRUE(p.pair.link->Step());
+  EXPECT_EQ(p.ear.reads, (std::vector<std::string>{"held"}));
+}
+
+TEST(Turn, OnlySoManyWritersHoldAtOnce) {
+  Turn turn;
+  turn.Hold();
+  std::vector<std::unique_ptr<Pair>> pairs;
+  std::vector<std::unique_ptr<Writer>> writers;
+  for (size_t i = 0; i < Turn::kHeldMax + 2; ++i) {
+    pairs.push_back(std::make_unique<Pair>());
+    writers.push_back(std::make_unique<Writer>(turn));
+    writers.back()->Attach(*pairs.back()->pair.a);
+    writers.back()->MayHold();
+    const Turn::Scope scope(turn);
+    writers.back()->out().Copy("x");
+  }
+  size_t written = 0;
+  for (const auto& one : pairs) written += one->pair.link->Step() ? 1 : 0;
+  EXPECT_EQ(written, 2u);
+  turn.WriteHeld();
+  for (const auto& one : pairs) written += one->pair.link->Step() ? 1 : 0;
+  EXPECT_EQ(written, pairs.size());
+}
+
 }  // namespace
 }  // namespace penstock
