@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "proxy/base/check.h"
+#include "proxy/http/h2_memory.h"
 
 namespace penstock {
 namespace {
@@ -167,8 +168,8 @@ H2Codec::H2Codec(CodecRole role, CodecReceiver& receiver, const CodecLimits& lim
   nghttp2_option_set_max_settings(option, kNoLimit);
   nghttp2_option_set_max_continuations(option, kNoLimit);
   nghttp2_option_set_stream_reset_rate_limit(option, kNoLimit, kNoLimit);
-  const auto make = server() ? nghttp2_session_server_new2 : nghttp2_session_client_new2;
-  CHECK(make(&session_, H2Callbacks::All(), this, option) == 0);
+  const auto make = server() ? nghttp2_session_server_new3 : nghttp2_session_client_new3;
+  CHECK(make(&session_, H2Callbacks::All(), this, option, H2Memory()) == 0);
   nghttp2_option_del(option);
   Announce();
 }
@@ -252,7 +253,7 @@ void H2Codec::GiveUpOn(H2Message& message, uint32_t error_code) {
 
 void H2Codec::OnStreamClosed(H2Message& message, uint32_t error_code) {
   if (std::exchange(message.closed, true)) return;
-  --open_;
+  --open_, ++closed_;
   message.unsent.Clear();
   if (std::exchange(message.over, true)) return;
   const bool done = server() ? message.writing == H2Message::Writing::kSent : message.read_over;

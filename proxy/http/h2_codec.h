@@ -119,8 +119,8 @@ class H2Codec final : public Codec {
   std::string_view flood_word_;         // A limit was passed; the connection fails for it.
 
   std::vector<std::unique_ptr<H2Message>> messages_;   // By id, those that are over until Reap().
-  std::vector<std::unique_ptr<H2Message>> spare_;
-  size_t open_ = 0;                     // Of messages_: streams that live.
+  size_t open_ = 0;                     // Of messages_: streams that live,
+  size_t closed_ = 0;                   // and those that have ended.
   H2Head head_;                         // Of the block that is being read.
   std::vector<Event> events_;
   H2Message* chunk_of_ = nullptr;       // Where parsing paused: whose bytes these are.

@@ -11,9 +11,15 @@
 namespace penstock {
 namespace {
 
-constexpr size_t kSpareWhenIdle = 1;     // Messages kept for later ones...
-constexpr size_t kSpareWhenBusy = 16;    // ... while others are open.
+constexpr size_t kSpareMax = 256;        // Messages kept for later ones.
+constexpr size_t kMessagesKept = 16;     // Room in lists that stays while a connection is idle.
 constexpr size_t kEventsKept = 32;
+
+// Shared by all connections of a thread: an idle one owns no message.
+std::vector<std::unique_ptr<H2Message>>& Spare() {
+  thread_local std::vector<std::unique_ptr<H2Message>> spare;
+  return spare;
+}
 
 constexpr uint32_t kLastStream = 0x7fff'0000;   // Nobody is given a slot with no id left for it.
 
@@ -35,13 +41,13 @@ std::pair<std::string_view, std::string_view> WordsOf(uint32_t error_code) {
 
 H2Message& H2Codec::Open(MessageId id) {
   std::unique_ptr<H2Message> message;
-  if (spare_.empty()) {
+  if (std::vector<std::unique_ptr<H2Message>>& spare = Spare(); spare.empty()) {
     message = std::make_unique<H2Message>();
   } else {
-    message = std::move(spare_.back());
-    spare_.pop_back();
+    message = std::move(spare.back());
+    spare.pop_back();
   }
-  message->Reset(id);
+  message->id = id;
   CHECK(messages_.empty() || messages_.back()->id < id);
   messages_.push_back(std::move(message));
   ++open_;
@@ -229,23 +235,21 @@ bool H2Codec::reusable() const {
 }
 
 void H2Codec::Reap() {
-  if (telling_ || feeding_) return;
+  if (telling_ || feeding_ || closed_ == 0) return;
+  closed_ = 0;
+  std::vector<std::unique_ptr<H2Message>>& spare = Spare();
   size_t kept = 0;
   for (std::unique_ptr<H2Message>& message : messages_) {
     if (!message->closed) {
       std::swap(messages_[kept++], message);
-    } else if (spare_.size() < kSpareWhenBusy) {
-      message->Reset(0);
-      spare_.push_back(std::move(message));
+    } else if (spare.size() < kSpareMax) {
+      message->Reset();
+      spare.push_back(std::move(message));
     }
   }
   messages_.resize(kept);
   if (open_ > 0) return;
-  if (spare_.size() > kSpareWhenIdle) {
-    spare_.resize(kSpareWhenIdle);
-    spare_.shrink_to_fit();
-    messages_.shrink_to_fit();
-  }
+  if (messages_.capacity() > kMessagesKept) messages_.shrink_to_fit();
   if (events_.capacity() > kEventsKept) events_.shrink_to_fit();
 }
 

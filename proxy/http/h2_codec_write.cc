@@ -1,10 +1,13 @@
 // The writing half of H2Codec: heads and ends are handed to nghttp2, which frames
 // all; bodies are framed around the owner's bytes as far as the windows go.
+//
+// A head that a body follows is written with the body's first bytes, or by Pump().
 #include <nghttp2/nghttp2.h>
 
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cstring>
 #include <utility>
 
 #include "absl/container/inlined_vector.h"
@@ -47,12 +50,51 @@ bool IsToken(std::string_view name) {
   return !name.empty() && std::all_of(name.begin(), name.end(), fine);
 }
 
+// Values that never come again: in the peer's table they would only push out others,
+// and nghttp2 would compare each new one with all of them.
+bool ComesOnce(const Header& header) {
+  if (header.id != KnownHeader::kOther) return header.id == KnownHeader::kXRequestId;
+  switch (header.name.size()) {
+    case 11: return EqualsIgnoringCase(header.name, "traceparent");
+    case 12: return EqualsIgnoringCase(header.name, "grpc-timeout");
+    case 20: return EqualsIgnoringCase(header.name, "x-request-timeout-ms");
+    default: return false;
+  }
+}
+
+// As RFC 9113 8.2.1 has it: no control characters but a tab, no blanks at the ends.
+// nghttp2's own check looks at one byte at a time.
+bool IsFieldValue(std::string_view value) {
+  if (value.empty()) return true;
+  const auto blank = [](char c) { return c == ' ' || c == '\t'; };
+  if (blank(value.front()) || blank(value.back())) return false;
+  constexpr uint64_t kOnes = 0x0101010101010101, kHighs = 0x8080808080808080;
+  const auto suspect = [](uint64_t word) {   // Some byte is below 0x20 or is 0x7f.
+    const uint64_t low = (word - kOnes * 0x20) & ~word;
+    const uint64_t del = word ^ (kOnes * 0x7f);
+    return ((low | ((del - kOnes) & ~del)) & kHighs) != 0;
+  };
+  size_t at = 0;
+  bool look = false;
+  for (; at + sizeof(uint64_t) <= value.size(); at += sizeof(uint64_t)) {
+    uint64_t word;
+    std::memcpy(&word, value.data() + at, sizeof word);
+    look |= suspect(word);
+  }
+  if (!look && at == value.size()) return true;
+  if (look) at = 0;
+  return std::all_of(value.begin() + static_cast<ptrdiff_t>(at), value.end(), [](char c) {
+    const auto byte = static_cast<unsigned char>(c);
+    return (byte >= 0x20 && byte != 0x7f) || c == '\t';
+  });
+}
+
 // One header block for nghttp2, which copies it and writes names in lower case.
 class Block {
  public:
-  void Add(std::string_view name, std::string_view value) {
+  void Add(std::string_view name, std::string_view value, uint8_t flags = NGHTTP2_NV_FLAG_NONE) {
     fields_.push_back({const_cast<uint8_t*>(Bytes(name)), const_cast<uint8_t*>(Bytes(value)),
-                       name.size(), value.size(), NGHTTP2_NV_FLAG_NONE});
+                       name.size(), value.size(), flags});
   }
   // Without a field that no peer would take.
   void Add(std::span<const Header> headers) {
@@ -61,8 +103,9 @@ class Block {
       const bool te = header.id == KnownHeader::kTe && header.value == "trailers";
       if (header.dropped || (StaysHere(header.id) && !te)) continue;
       if (header.id == KnownHeader::kOther && !IsToken(header.name)) continue;
-      if (nghttp2_check_header_value_rfc9113(Bytes(header.value), header.value.size()) == 0) continue;
-      Add(header.name, header.value);
+      if (!IsFieldValue(header.value)) continue;
+      Add(header.name, header.value,
+          ComesOnce(header) ? NGHTTP2_NV_FLAG_NO_INDEX : NGHTTP2_NV_FLAG_NONE);
     }
   }
   void AddStatus(uint16_t status) { AddNumber(":status", status, status_); }
@@ -213,7 +256,7 @@ MessageId H2Codec::WriteRequest(Gather& out, const RequestHead& head,
     SubmitReset(message, kRefusedStream);   // Takes it back: it is not sent.
   }
   flood_.OnStreamOpened();
-  Flush(out);
+  if (too_late) Flush(out);   // Otherwise with its body, or when the turn ends.
   return id;
 }
 
@@ -239,7 +282,7 @@ void H2Codec::WriteResponse(Gather& out, MessageId id, const ResponseHead& head,
   const nghttp2_data_provider body = H2Source::Provider();
   nghttp2_submit_response(session_, static_cast<int32_t>(id), block.data(), block.size(),
                           message->ended() ? nullptr : &body);
-  Flush(out);
+  if (message->ended()) Flush(out);   // Otherwise with its body, or when the turn ends.
 }
 
 void H2Codec::WriteContinue(Gather& out, MessageId id) {

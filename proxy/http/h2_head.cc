@@ -46,22 +46,32 @@ void H2Head::Add(std::string_view name, std::string_view value, Arena& arena,
   over_limit_ = too_many_ || count.bytes > limits_.header_bytes;
   if (over_limit_) return;
   const std::string_view kept = arena.Copy(value);
-  const std::string_view kept_name = pseudo ? name : arena.Copy(name);
+  const KnownHeader id = pseudo ? KnownHeader::kOther : LookUpHeader(name);
+  // Names are in lower case here, as a known one is kept already.
+  const std::string_view kept_name = pseudo                     ? name
+                                     : id == KnownHeader::kOther ? arena.Copy(name)
+                                                                 : NameOf(id);
   if (kept.data() == nullptr || kept_name.data() == nullptr) {
     over_limit_ = true;
   } else if (pseudo) {
     AddPseudo(name, kept);
   } else {
-    fields_.push_back({kept_name, kept, LookUpHeader(kept_name)});
+    fields_.push_back({kept_name, kept, id});
   }
 }
 
+// nghttp2 lets no others through.
 void H2Head::AddPseudo(std::string_view name, std::string_view value) {
-  if (name == ":method") method_ = value;
-  if (name == ":scheme") scheme_ = value;
-  if (name == ":authority") authority_ = value;
-  if (name == ":path") path_ = value;
-  if (name == ":status") std::from_chars(value.data(), value.data() + value.size(), status_);
+  switch (name[1]) {
+    case 'm': method_ = value; return;
+    case 'a': authority_ = value; return;
+    case 'p': path_ = value; return;
+    case 's':
+      if (name[2] == 'c') scheme_ = value;
+      if (name[2] == 't') std::from_chars(value.data(), value.data() + value.size(), status_);
+      return;
+    default: return;
+  }
 }
 
 ProtocolError H2Head::LimitError(uint16_t status) const {

@@ -25,10 +25,10 @@ void UnsentBytes::Clear() {
   }
 }
 
-void H2Message::Reset(MessageId new_id) {
+void H2Message::Reset() {
   arena.Reset();
   unsent.Clear();
-  id = new_id;
+  id = 0;
   count = {};
   request = {};
   refusal = {};

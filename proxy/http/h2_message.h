@@ -38,7 +38,7 @@ struct H2Message {
   static constexpr size_t kArenaMax = 256 * 1024;
 
   // As new, for another message; memory that is worth it stays.
-  void Reset(MessageId new_id);
+  void Reset();
   bool ended() const { return writing == Writing::kEnded; }
 
   Arena arena{kChunk, kArenaMax};

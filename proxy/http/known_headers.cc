@@ -1,6 +1,8 @@
 #include "proxy/http/known_headers.h"
 
+#include <array>
 #include <cstring>
+#include <initializer_list>
 #include <span>
 
 #include "proxy/http/message.h"
@@ -94,6 +96,20 @@ KnownHeader Among(std::span<const Known> known, std::string_view name) {
   return KnownHeader::kOther;
 }
 
+constexpr auto kNames = [] {
+  std::array<std::string_view, 256> names;
+  const auto add = [&names](std::span<const Known> known) {
+    for (const Known& one : known) names[static_cast<size_t>(one.id)] = one.name;
+  };
+  for (const std::span<const Known> known : std::initializer_list<std::span<const Known>>{
+           kLength2, kLength3, kLength4, kLength6, kLength7, kLength9, kLength10, kLength11,
+           kLength12, kLength13, kLength14, kLength15, kLength16, kLength17, kLength18, kLength19,
+           kLength21, kLength23, kLength28}) {
+    add(known);
+  }
+  return names;
+}();
+
 KnownHeader AmongShort(std::span<const Known> known, std::string_view name) {
   for (const Known& one : known) {
     if (EqualsIgnoringCase(one.name, name)) return one.id;
@@ -102,6 +118,8 @@ KnownHeader AmongShort(std::span<const Known> known, std::string_view name) {
 }
 
 }  // namespace
+
+std::string_view NameOf(KnownHeader id) { return kNames[static_cast<size_t>(id)]; }
 
 KnownHeader LookUpHeader(std::string_view name) {
   switch (name.size()) {

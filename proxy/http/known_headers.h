@@ -18,5 +18,7 @@ enum class KnownHeader : uint8_t {
 
 // ASCII case-insensitive; no allocation; a switch on length, then a compare.
 KnownHeader LookUpHeader(std::string_view name);
+// In lower case; empty: kOther.
+std::string_view NameOf(KnownHeader id);
 
 }  // namespace penstock

@@ -23,7 +23,7 @@ struct Server : H2Peer {
     head.status = 200;
     head.framing = Framing::kChunked;
     codec().WriteResponse(out(), id, head, {});
-    Take();
+    Pump();   // The head waits for its body, or for the end of the turn.
   }
   std::vector<std::string> Write(uint32_t id, std::string_view data) {
     codec().WriteBody(out(), id, data);

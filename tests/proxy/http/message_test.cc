@@ -111,5 +111,14 @@ TEST(KnownHeaders, EveryNameIsFoundInAnyCaseAndNothingElse) {
   }
 }
 
+TEST(KnownHeaders, EachNameIsThatOfItsId) {
+  for (int i = 1; i <= static_cast<int>(KnownHeader::kXShouldRetry); ++i) {
+    const auto id = static_cast<KnownHeader>(i);
+    EXPECT_FALSE(NameOf(id).empty()) << i;
+    EXPECT_EQ(LookUpHeader(NameOf(id)), id) << NameOf(id);
+  }
+  EXPECT_EQ(NameOf(KnownHeader::kOther), "");
+}
+
 }  // namespace
 }  // namespace penstock
