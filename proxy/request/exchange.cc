@@ -26,6 +26,9 @@ bool ValidRequestId(std::string_view id) {
   });
 }
 
+// What a body has to itself because its length promises as much; a larger one grows.
+constexpr uint64_t kReservedMax = 1024 * 1024;
+
 constexpr auto kHexPairs = [] {
   constexpr char kHex[] = "0123456789abcdef";
   std::array<std::array<char, 2>, 256> pairs{};
@@ -205,6 +208,10 @@ bool Exchange::Buffer(std::string_view data) {
   if (context_.totals.buffered_bytes.fetch_add(data.size(), std::memory_order_relaxed) + data.size() >
       snapshot_->server().limits.buffered_bytes) {
     return false;
+  }
+  if (body_.empty() && inference_ && head_.framing == Framing::kLength) {
+    const auto size = static_cast<size_t>(std::min<uint64_t>(head_.content_length, kReservedMax));
+    body_.reserve(size + Peeker::kPadding);
   }
   body_.append(data);
   return true;

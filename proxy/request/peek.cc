@@ -208,8 +208,8 @@ struct Peeker::State {
   uint32_t depth_max;
   simdjson::dom::parser parser;
   simdjson::ondemand::parser places;
-  std::string padded;                    // The body with simdjson's padding behind it.
-  size_t size = 0;
+  std::string copy;                      // Of a body without room.
+  std::string_view text;                 // The body, with simdjson's padding behind it.
   element root;
   std::vector<std::string_view> keys;    // Scratch.
 };
@@ -220,17 +220,22 @@ Peeker::~Peeker() = default;
 void Peeker::SetDepthMax(uint32_t depth_max) { state_->depth_max = depth_max; }
 
 absl::StatusOr<PeekedRequest> Peeker::Peek(std::string_view body) {
+  state_->copy.reserve(body.size() + kPadding);
+  state_->copy.assign(body);
+  return Peek(state_->copy);
+}
+
+absl::StatusOr<PeekedRequest> Peeker::Peek(std::string& body) {
+  static_assert(kPadding >= simdjson::SIMDJSON_PADDING);
   State& state = *state_;
-  state.size = body.size();
-  state.padded.resize(body.size() + simdjson::SIMDJSON_PADDING);
-  std::memcpy(state.padded.data(), body.data(), body.size());
-  std::memset(state.padded.data() + body.size(), 0, simdjson::SIMDJSON_PADDING);
+  if (body.capacity() < body.size() + kPadding) body.reserve(body.size() + kPadding);
+  state.text = body;
   if (state.parser.capacity() < body.size() || state.parser.max_depth() != state.depth_max) {
     if (state.parser.allocate(std::max<size_t>(body.size(), 4096), state.depth_max)) {
       return absl::ResourceExhaustedError("no memory to read the body");
     }
   }
-  const auto error = state.parser.parse(state.padded.data(), body.size(), false).get(state.root);
+  const auto error = state.parser.parse(state.text.data(), body.size(), false).get(state.root);
   if (error == simdjson::DEPTH_ERROR) {
     return absl::InvalidArgumentError(
         fmt::format("the body is nested deeper than {} levels", state.depth_max));
@@ -259,10 +264,10 @@ absl::StatusOr<PeekedRequest> Peeker::Peek(std::string_view body) {
 // The DOM has copied the strings and forgotten where they were, so the bytes are read
 // once more, as far as the member.
 absl::Status Peeker::RenameModel(std::string_view name, std::string& body) {
-  const char* const begin = state_->padded.data();
+  const char* const begin = state_->text.data();
   simdjson::ondemand::document document;
   simdjson::ondemand::object members;
-  if (state_->places.iterate(begin, state_->size, state_->padded.size()).get(document) ||
+  if (state_->places.iterate(begin, state_->text.size(), state_->text.size() + kPadding).get(document) ||
       document.get_object().get(members)) {
     return absl::ResourceExhaustedError("no memory to read the body");
   }
@@ -281,7 +286,7 @@ absl::Status Peeker::RenameModel(std::string_view name, std::string& body) {
 }
 
 void Peeker::AppendCanonical(std::string& out) const {
-  const NumberSpellings spellings(std::string_view(state_->padded).substr(0, state_->size));
+  const NumberSpellings spellings(state_->text);
   AppendValue(state_->root, 0, spellings, out);
 }
 

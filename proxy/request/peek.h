@@ -41,7 +41,14 @@ class Peeker {
 
   void SetDepthMax(uint32_t depth_max);
 
-  // `body` needs no padding. Errors: InvalidArgument, fit for a 400.
+  // Room behind a body that lets it be read where it lies.
+  static constexpr size_t kPadding = 64;
+
+  // Reads `body` where it lies, and moves it only where it has no kPadding of capacity
+  // left. It stays unchanged for as long as the members below are called.
+  // Errors: InvalidArgument, fit for a 400.
+  absl::StatusOr<PeekedRequest> Peek(std::string& body);
+  // Reads a copy, for whoever has no string with room.
   absl::StatusOr<PeekedRequest> Peek(std::string_view body);
 
   // Puts `name` in the place of the model; every other byte stays as it came. `body` is

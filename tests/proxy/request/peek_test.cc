@@ -151,6 +151,27 @@ TEST(Peek, ALongBodyAndThenAShortOneUseTheSameParser) {
   }
 }
 
+TEST(Peek, AStringIsReadWhereItLiesWhetherItHasRoomOrNot) {
+  Peeker peeker(kDepth);
+  for (size_t size = 0; size < 200; ++size) {
+    const std::string text = R"({"model":"a","x":")" + std::string(size, 'y') + "\"}";
+    std::string tight = text, roomy;
+    tight.shrink_to_fit();
+    roomy.reserve(text.size() + Peeker::kPadding);
+    const char* const place = roomy.append(text).data();
+    roomy.append(Peeker::kPadding, '"').resize(text.size());   // What lies behind is not read.
+    for (std::string* const body : {&tight, &roomy}) {
+      const auto peeked = peeker.Peek(*body);
+      ASSERT_TRUE(peeked.ok()) << size << ": " << peeked.status();
+      EXPECT_EQ(peeked->model, "a");
+      EXPECT_EQ(*body, text);
+    }
+    EXPECT_EQ(roomy.data(), place);
+    std::string cut = text.substr(0, text.size() - 1);
+    EXPECT_FALSE(peeker.Peek(cut).ok()) << size;
+  }
+}
+
 TEST(Canonical, OrderOfMembersWhiteSpaceAndEscapesDoNotMatter) {
   const std::string once = Canonical(R"({"model":"a","messages":[{"role":"user","content":"é/\n"}]})");
   EXPECT_EQ(once, "{\"messages\":[{\"content\":\"é/\\u000a\",\"role\":\"user\"}],\"model\":\"a\"}");
