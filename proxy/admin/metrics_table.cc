@@ -36,7 +36,9 @@ constexpr auto kClients = std::to_array<MetricInfo>({
      "Client connections refused for bytes that are no valid HTTP"},
     {"penstock_client_h2_resets_total", kCounter, "reason",
      "Requests on HTTP/2 that were reset, by the client or by us"},
-    {"penstock_client_h2_goaways_total", kCounter, "reason", "HTTP/2 connections that we ended"},
+    {"penstock_client_h2_goaways_total", kCounter, "reason",
+     "HTTP/2 connections that we ended or asked to leave: drain, idle, client, headers, protocol, flood, "
+     "near_flood, settings"},
     {"penstock_client_h2_floods_total", kCounter, "limit",
      "HTTP/2 connections ended for work without end, by the limit they passed"},
     {"penstock_buffered_request_bytes", kGauge, "",

@@ -189,6 +189,7 @@ void H2Conn::OnData(std::string_view data) {
   writer_.out();
   if (broken_) return;  // Pump() ends it.
   if (left_) DropLeft();
+  if (std::exchange(near_flood_, false)) codec_->StartClosing(writer_.out());
   if (was_busy && calls_.empty()) idle_since_ = heard_;
   pool_.Settle();
 }
@@ -275,6 +276,9 @@ void H2Conn::OnMessageReset(MessageId id, uint32_t error_code) {
 }
 
 void H2Conn::OnGoAway() { pool_.cells().goaways.Add(); }
+
+// What is under way may end, and others get another connection.
+void H2Conn::OnNearFlood() { near_flood_ = true; }
 
 void H2Conn::OnProtocolError(const ProtocolError& error) {
   if (!broken_) broken_ = fmt::format("backend {}: {}", pool_.backend_->name, error.message);

@@ -77,6 +77,7 @@ class H2Conn final : public StreamReceiver, public CodecReceiver {
   void OnMessageReset(MessageId id, uint32_t error_code) override;
   void OnMessageWritable(MessageId id) override;
   void OnGoAway() override;
+  void OnNearFlood() override;
   void OnProtocolError(const ProtocolError& error) override;
 
  private:
@@ -111,6 +112,7 @@ class H2Conn final : public StreamReceiver, public CodecReceiver {
   bool feeding_ = false;               // Inside Feed().
   bool left_ = false;                  // Some call was left meanwhile.
   bool moved_ = false;                 // The backend is elsewhere by now.
+  bool near_flood_ = false;            // No more calls are to begin here.
   bool closed_ = false;
 };
 

@@ -14,9 +14,11 @@ inline constexpr std::array<std::string_view, 2> kClientProtocolNames = {"http1"
 enum class H2Reset : uint8_t { kByClient, kCut, kRefused, kStalled };
 inline constexpr std::array<std::string_view, 4> kH2ResetNames = {"client", "cut", "refused",
                                                                  "stalled"};
-enum class H2GoAway : uint8_t { kDrain, kIdle, kClient, kHeaders, kProtocol, kFlood };
-inline constexpr std::array<std::string_view, 6> kH2GoAwayNames = {"drain",  "idle",     "client",
-                                                                  "headers", "protocol", "flood"};
+enum class H2GoAway : uint8_t {
+  kDrain, kIdle, kClient, kHeaders, kProtocol, kFlood, kNearFlood, kSettings
+};
+inline constexpr std::array<std::string_view, 8> kH2GoAwayNames = {
+    "drain", "idle", "client", "headers", "protocol", "flood", "near_flood", "settings"};
 // Which limit a flooding client passed: the words of proxy/http/h2_flood.cc.
 inline constexpr std::array<std::string_view, 9> kH2FloodNames = {
     "resets",     "continuations",  "control_frames", "outbound_frames", "empty_frames",

@@ -58,6 +58,10 @@ class CodecReceiver {
   virtual void OnMessageWritable(MessageId id) { (void)id; }
   // HTTP/2: the peer said GOAWAY: reusable() is false from now on.
   virtual void OnGoAway() {}
+  // HTTP/2, once: the peer has used three quarters of what it may waste of our work
+  // (H2Limits: resets, glitches). Past all of it the connection ends with "flood";
+  // now is the time to leave it in peace.
+  virtual void OnNearFlood() {}
   // The connection is beyond use: nothing more is parsed. HTTP/1: a server answers
   // once with error.status (if no answer has begun) and closes. HTTP/2: all messages
   // are over, none is told apart, and what is written goes nowhere; Pump() writes the
@@ -70,7 +74,7 @@ class CodecReceiver {
 
 // RFC 9113 7, those that owners of a codec use.
 inline constexpr uint32_t kNoError = 0x0, kInternalError = 0x2, kRefusedStream = 0x7, kCancel = 0x8,
-                          kEnhanceYourCalm = 0xb;
+                          kEnhanceYourCalm = 0xb, kSettingsTimeout = 0x4;
 
 class Codec {
  public:
@@ -144,7 +148,8 @@ class Codec {
 
   // HTTP/2: ends what StartClosing() announced: requests that cross it on the wire
   // are refused from now on, and the peer knows which ones.
-  virtual void FinishClosing(Gather& out) { (void)out; }
+  // kSettingsTimeout says why; else kNoError.
+  virtual void FinishClosing(Gather& out, uint32_t error_code) { (void)out, (void)error_code; }
 
   // Bytes of this message's body that the codec keeps because the peer's window is
   // closed; on HTTP/1 nothing, since all is handed to the stream.
@@ -156,6 +161,8 @@ class Codec {
   // HTTP/2: some of a head has come, or of the preface or of a frame without a body,
   // and its rest has not; always before the peer's first frame.
   virtual bool inside_head() const { return false; }
+  // HTTP/2: the peer has acknowledged our settings.
+  virtual bool settled() const { return true; }
   // True while another message may follow the current ones.
   virtual bool reusable() const = 0;
   // True while no message is in progress in either direction.

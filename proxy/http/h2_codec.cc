@@ -59,6 +59,9 @@ struct H2Callbacks {
     if (frame->hd.type == NGHTTP2_GOAWAY && !std::exchange(codec.goaway_, true)) {
       codec.Note(H2Codec::Event::Kind::kGoAway, nullptr);
     }
+    if (frame->hd.type == NGHTTP2_SETTINGS && (frame->hd.flags & NGHTTP2_FLAG_ACK) != 0) {
+      codec.settled_ = true;
+    }
     if (frame->hd.type != NGHTTP2_DATA && frame->hd.type != NGHTTP2_HEADERS) return 0;
     H2Message* const message = MessageOf(session, frame->hd.stream_id);
     if (message == nullptr || message->over) return 0;
@@ -100,7 +103,9 @@ struct H2Callbacks {
 
   static int OnSent(nghttp2_session*, const nghttp2_frame* frame, void* user_data) {
     H2Codec& codec = Of(user_data);
-    if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.error_code != NGHTTP2_NO_ERROR) {
+    // Of its own accord nghttp2 never says SETTINGS_TIMEOUT.
+    if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.error_code != NGHTTP2_NO_ERROR &&
+        frame->goaway.error_code != NGHTTP2_SETTINGS_TIMEOUT) {
       codec.FailAsSent(frame->goaway.error_code);
     }
     codec.OnFrameSent(frame->hd.type, static_cast<MessageId>(frame->hd.stream_id),

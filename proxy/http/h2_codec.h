@@ -49,11 +49,12 @@ class H2Codec final : public Codec {
   void WriteReset(Gather& out, MessageId id, uint32_t error_code) override;
   void StartClosing(Gather& out) override;
   void WritePing(Gather& out) override;
-  void FinishClosing(Gather& out) override;
+  void FinishClosing(Gather& out, uint32_t error_code) override;
 
   size_t unsent(MessageId id) const override;
   size_t room() const override;
   bool inside_head() const override { return scan_.inside_head(); }
+  bool settled() const override { return settled_; }
   bool reusable() const override;
   bool idle() const override { return open_ == 0; }
   bool multiplexed() const override { return true; }
@@ -64,7 +65,7 @@ class H2Codec final : public Codec {
 
   struct Event {
     enum class Kind : uint8_t { kRequest, kRefused, kResponse, kInterim, kEnd, kReset, kWritable,
-                                kGoAway, kError };
+                                kGoAway, kNearFlood, kError };
     Kind kind;
     H2Message* message = nullptr;
     ResponseHead* response = nullptr;
@@ -91,6 +92,7 @@ class H2Codec final : public Codec {
   void Note(Event::Kind kind, H2Message* message) { events_.push_back({kind, message}); }
   void Fail(std::string_view code, std::string_view text, uint32_t error_code);
   void Flood(std::string_view word);
+  void NoteNearFlood();
   void FailWith(int lib_error);
   void FailAsSent(uint32_t error_code);
   void SayBefore();
@@ -136,6 +138,8 @@ class H2Codec final : public Codec {
   bool feeding_ = false;
   bool telling_ = false;
   bool goaway_ = false;                 // The peer's.
+  bool settled_ = false;
+  bool near_flood_ = false;             // And told.
   bool closing_ = false;
   bool finished_ = false;
   bool peer_ended_ = false;

@@ -97,6 +97,7 @@ size_t H2Codec::Feed(std::string_view bytes) {
     SayBefore();
     FailAsSent(NGHTTP2_STREAM_CLOSED);
   }
+  NoteNearFlood();
   Tell();
   feeding_ = false;
   return taken;
@@ -143,6 +144,7 @@ bool H2Codec::Tell() {
 
 void H2Codec::TellOne(const Event& event) {
   if (event.kind == Event::Kind::kGoAway) return receiver_.OnGoAway();
+  if (event.kind == Event::Kind::kNearFlood) return receiver_.OnNearFlood();
   if (event.kind == Event::Kind::kError) return receiver_.OnProtocolError(error_);
   H2Message& message = *event.message;
   if (message.quiet) return;
@@ -168,6 +170,7 @@ void H2Codec::TellOne(const Event& event) {
       }
       return;
     case Event::Kind::kGoAway:
+    case Event::Kind::kNearFlood:
     case Event::Kind::kError: return;
   }
 }
@@ -211,6 +214,12 @@ void H2Codec::Flood(std::string_view word) {
   if (failed_) return;
   Fail("flood", "the peer makes more work than a limit allows", NGHTTP2_ENHANCE_YOUR_CALM);
   error_.detail = word;
+}
+
+void H2Codec::NoteNearFlood() {
+  if (failed_ || near_flood_ || !flood_.low()) return;
+  near_flood_ = true;
+  Note(Event::Kind::kNearFlood, nullptr);
 }
 
 void H2Codec::FailWith(int lib_error) {

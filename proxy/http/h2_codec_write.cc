@@ -211,6 +211,7 @@ void H2Codec::Flush(Gather& out) {
 void H2Codec::Pump(Gather& out) {
   do {
     Flush(out);
+    NoteNearFlood();
   } while (Tell());
   Reap();
 }
@@ -374,12 +375,12 @@ void H2Codec::StartClosing(Gather& out) {
   Flush(out);
 }
 
-void H2Codec::FinishClosing(Gather& out) {
+void H2Codec::FinishClosing(Gather& out, uint32_t error_code) {
   if (failed_ || !server() || std::exchange(finished_, true)) return;
   closing_ = true;
   nghttp2_submit_goaway(session_, NGHTTP2_FLAG_NONE,
-                        nghttp2_session_get_last_proc_stream_id(session_), NGHTTP2_NO_ERROR,
-                        nullptr, 0);
+                        nghttp2_session_get_last_proc_stream_id(session_), error_code, nullptr,
+                        0);
   Flush(out);
 }
 

@@ -20,6 +20,7 @@ class RateBudget {
 
   void SetNow(MonoTime now);
   bool Spend();   // False: nothing is left.
+  bool low() const { return left_ <= full_ / 4; }
 
  private:
   const int64_t full_;        // In millionths, so that microseconds add up.
@@ -45,6 +46,9 @@ class H2Flood {
   // All that was due has been written; `taken`: and what was written before, taken.
   void OnWritten() { due_ = 0; }
   void OnTaken() { outbound_ = 0; }
+  // Three quarters of a budget that fills up again are used. The other limits leave no
+  // such time: whoever reaches them does it within a moment, or a frame.
+  bool low() const { return resets_.low() || glitches_.low(); }
 
  private:
   std::string_view OnDue();

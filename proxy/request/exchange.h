@@ -51,6 +51,7 @@ class Exchange final {
   // `self` is this exchange: it cancels, or lives on while others follow its answer.
   void OnClientGone(std::unique_ptr<Exchange> self);
   void TryAgain();               // By the queue: room may have appeared.
+  std::optional<MonoTime> patience() const;  // With a client that takes nothing; none: no pool.
 
   // --- called by its tries ---
   void OnTryReady(Try& one) { SendRequest(one); }
@@ -91,8 +92,7 @@ class Exchange final {
   bool MoveOn(const RetryQuestion& question, Failure failure, RetryReason reason);
   bool LeaveBusy(Try& one, MonoTime retry_after);
   bool MayReplace(const Try& one);
-  void BackOff();
-  void ArmHedge(MonoTime now), Hedge(MonoTime now);
+  void BackOff(), ArmHedge(MonoTime now), Hedge(MonoTime now);
   void EndHedge(HedgeResult result);
   void NoteBudget(uint64_t refused_before);
   // exchange_relay.cc: its answer

@@ -171,6 +171,10 @@ void Exchange::OnDrainLimit() {
   Fail(ReplyCode::kDraining, "the proxy is stopping and waited long enough for this answer");
 }
 
+std::optional<MonoTime> Exchange::patience() const {
+  return pool_ == nullptr ? std::nullopt : std::optional(pool_->idle_timeout);
+}
+
 // The one place where a request ends. The session, if any, gets its connection
 // back; the exchange itself is recycled when the turn ends.
 void Exchange::Finish() {

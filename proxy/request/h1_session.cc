@@ -58,7 +58,10 @@ void H1Session::WriteEnd(MessageId id, std::span<const Header> trailers) {
 
 void H1Session::Cut(MessageId, bool at_once) {
   writer_.Flush();
-  if (exchange_ != nullptr) context_.Recycle(std::move(exchange_));
+  if (exchange_ != nullptr) {
+    patience_ = exchange_->patience();
+    context_.Recycle(std::move(exchange_));
+  }
   if (at_once) {
     stream_->Reset();
     return Close();
@@ -194,6 +197,7 @@ void H1Session::OnProtocolError(const ProtocolError& error) {
 
 void H1Session::ExchangeDone(MessageId, bool request_complete) {
   CHECK(exchange_ != nullptr);
+  patience_ = exchange_->patience();
   context_.Recycle(std::move(exchange_));
   if (state_ != State::kOpen) return;
   if (!request_complete || close_after_answer_ || ending() || !codec_->reusable()) {
@@ -223,6 +227,11 @@ void H1Session::SetHeaderDeadline() {
   header_timer_ = true;
   deadline_.Set(context_.loop.now() +
                 ToMicros(context_.snapshot->server().request_headers_timeout));
+}
+
+// How long a client may take nothing of an answer that is whole here.
+MonoTime H1Session::patience() const {
+  return patience_.value_or(ToMicros(context_.snapshot->server().keep_alive_timeout));
 }
 
 void H1Session::SetIdleDeadline() {
@@ -281,9 +290,8 @@ void H1Session::OnDeadline(void* self) {
     return;
   }
   if (session.state_ == State::kLingering) {
-    const MonoTime next = session.linger_.Look(
-        *session.stream_, session.context_.loop.now(),
-        ToMicros(session.context_.snapshot->server().keep_alive_timeout));
+    const MonoTime next =
+        session.linger_.Look(*session.stream_, session.context_.loop.now(), session.patience());
     if (next != kNever) return session.deadline_.Set(next);
   }
   if (session.cut_) session.stream_->Reset();

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -73,6 +74,7 @@ class H1Session final : public Session, public StreamReceiver, public CodecRecei
   void BeginLinger();
   void SetHeaderDeadline();
   void SetIdleDeadline();
+  MonoTime patience() const;
   static void OnDeadline(void* self);
 
   std::unique_ptr<Codec> codec_;
@@ -91,6 +93,7 @@ class H1Session final : public Session, public StreamReceiver, public CodecRecei
   bool old_client_ = false;      // HTTP/1.0.
   bool cut_ = false;             // The end of lingering is a reset.
   MonoTime idle_since_ = 0;
+  std::optional<MonoTime> patience_;   // Of the last exchange, if it met a pool.
 };
 
 }  // namespace penstock

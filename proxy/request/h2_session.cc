@@ -21,6 +21,7 @@ H2Session::H2Session(SessionSet& set, WorkerContext& context, std::unique_ptr<St
       codec_(MakeH2Codec(CodecRole::kServer, *this, LimitsOf(context.snapshot->server()))),
       idle_(context.loop.deadlines(), &H2Session::OnIdle, this),
       head_(context.loop.deadlines(), &H2Session::OnHeadLate, this),
+      unsettled_(context.loop.deadlines(), &H2Session::OnUnsettled, this),
       sweep_(context.loop.deadlines(), &H2Session::OnSweep, this),
       leave_(context.loop.deadlines(), &H2Session::OnLeave, this) {
   writer_.AtEnd(this, &H2Session::OnEndOfTurn);
@@ -30,6 +31,7 @@ H2Session::H2Session(SessionSet& set, WorkerContext& context, std::unique_ptr<St
   writer_.out();                        // Our settings are due.
   BeginIdle();
   WatchHead();
+  unsettled_.Set(context_.loop.now() + ToMicros(context_.snapshot->server().request_headers_timeout));
   stream_->Resume();
 }
 
@@ -99,7 +101,11 @@ void H2Session::ExchangeDone(MessageId id, bool request_complete) {
 void H2Session::Let(MessageId id, bool cut) {
   Message* const message = Find(id);
   if (message == nullptr) return;       // Its connection is closing.
-  if (message->exchange != nullptr) context_.Recycle(std::move(message->exchange));
+  message->patience = idle_time();
+  if (message->exchange != nullptr) {
+    message->patience = message->exchange->patience().value_or(message->patience);
+    context_.Recycle(std::move(message->exchange));
+  }
   message->cut = cut;
   message->unsent = codec_->unsent(id);
   message->moved = context_.loop.now();
@@ -261,7 +267,7 @@ void H2Session::OnSweep(void* self) {
     if (message.exchange != nullptr) continue;
     const size_t unsent = session.codec_->unsent(message.id);
     if (std::exchange(message.unsent, unsent) != unsent) message.moved = now;
-    if (now - message.moved < session.idle_time()) {
+    if (now - message.moved < message.patience) {
       waiting = true;
       continue;
     }

@@ -1,7 +1,7 @@
 // One client connection that speaks HTTP/2: many exchanges side by side, each a
 // stream of its own. None waits for another: a stream whose client takes nothing
 // pauses its own backend, keeps little more than Codec::kUnsentMark, and is reset
-// when nothing of it moved for as long as an idle connection may last.
+// when nothing of it moved for as long as an answer may be silent.
 //
 // Threads: the worker's thread only.
 #pragma once
@@ -65,6 +65,7 @@ class H2Session final : public Session, public StreamReceiver, public CodecRecei
   void OnMessageRefused(MessageId id, const ProtocolError& error) override;
   void OnMessageWritable(MessageId id) override;
   void OnGoAway() override;
+  void OnNearFlood() override;
   void OnProtocolError(const ProtocolError& error) override;
 
  private:
@@ -78,6 +79,7 @@ class H2Session final : public Session, public StreamReceiver, public CodecRecei
     MessageId id = 0;
     std::unique_ptr<Exchange> exchange;
     bool cut = false;              // Reset as soon as what was said has gone.
+    MonoTime patience = 0;         // Its client may take nothing for so long.
     size_t unsent = 0;             // When it was last looked at.
     MonoTime moved = 0;            // When the client last took something.
   };
@@ -93,7 +95,7 @@ class H2Session final : public Session, public StreamReceiver, public CodecRecei
   bool CutWhatIsSent();
   void Announce(H2GoAway reason);
   void AnnounceAndLeave(H2GoAway reason);
-  void Leave(H2GoAway reason);
+  void Leave(H2GoAway reason, uint32_t error_code = kNoError);
   void EndTurn();
   void CancelAll();
   void BeginLinger();
@@ -101,6 +103,7 @@ class H2Session final : public Session, public StreamReceiver, public CodecRecei
   static void OnEndOfTurn(void* self, Gather&);
   static void OnIdle(void* self);
   static void OnHeadLate(void* self);
+  static void OnUnsettled(void* self);
   static void OnSweep(void* self);
   static void OnLeave(void* self);
   void BeginIdle();
@@ -113,6 +116,7 @@ class H2Session final : public Session, public StreamReceiver, public CodecRecei
   Linger linger_;
   Deadline idle_;                       // No request for long; or lingering.
   Deadline head_;                       // A head that began to arrive.
+  Deadline unsettled_;                  // Our settings that nobody acknowledges.
   Deadline sweep_;                      // Answers that wait for a window.
   Deadline leave_;                      // The second GOAWAY.
   MonoTime idle_since_ = 0;             // While there is no message.

@@ -35,6 +35,20 @@ void H2Session::OnHeadLate(void* self) {
   session.failed_ = true;
 }
 
+// A peer that keeps to no settings of ours cannot be worked with (RFC 9113 6.5.3).
+void H2Session::OnUnsettled(void* self) {
+  auto& session = *static_cast<H2Session*>(self);
+  Turn::Scope scope(session.context_.turn);
+  if (session.state_ != State::kOpen || session.codec_->settled()) return;
+  // We do not look at what it says; or what it says takes too long, which is told apart.
+  if (!session.reading_ || session.head_.armed()) {
+    return session.unsettled_.Set(session.context_.loop.now() + kSecond);
+  }
+  session.Leave(H2GoAway::kSettings, kSettingsTimeout);
+  session.writer_.out();
+  session.failed_ = true;
+}
+
 void H2Session::OnIdle(void* self) {
   auto& session = *static_cast<H2Session*>(self);
   Turn::Scope scope(session.context_.turn);
@@ -63,10 +77,10 @@ void H2Session::Announce(H2GoAway reason) {
 }
 
 // No more requests from now on; EndTurn closes when the last one is answered.
-void H2Session::Leave(H2GoAway reason) {
+void H2Session::Leave(H2GoAway reason, uint32_t error_code) {
   Announce(reason);
   if (std::exchange(leaving_, Leaving::kFinal) != Leaving::kFinal) {
-    codec_->FinishClosing(writer_.out());
+    codec_->FinishClosing(writer_.out(), error_code);
   }
 }
 
@@ -112,6 +126,10 @@ void H2Session::EndWhole() {
   }
 }
 
+// What it has begun is served, and it may come back on another connection; whatever it
+// is that it does has then cost as little as can be.
+void H2Session::OnNearFlood() { AnnounceAndLeave(H2GoAway::kNearFlood); }
+
 // The client begins no more requests: once all are answered there is nothing to stay for.
 void H2Session::OnGoAway() { Leave(H2GoAway::kClient); }
 
@@ -152,6 +170,7 @@ void H2Session::CancelAll() {
 void H2Session::BeginLinger() {
   state_ = State::kLingering;
   head_.Clear();
+  unsettled_.Clear();
   sweep_.Clear();
   leave_.Clear();
   writer_.Flush();  // What is said last.

@@ -43,6 +43,7 @@ class H2Peer : public CodecReceiver {
   int errors() const { return errors_; }
   const ProtocolError& error() const { return error_; }
   int goaways() const { return goaways_; }
+  int near_floods() const { return near_floods_; }
 
   int wrong() const;        // Of all messages, and what came after the connection failed.
 
@@ -60,6 +61,7 @@ class H2Peer : public CodecReceiver {
   void OnMessageRefused(MessageId id, const ProtocolError& error) override;
   void OnMessageWritable(MessageId id) override;
   void OnGoAway() override { ++goaways_; }
+  void OnNearFlood() override { ++near_floods_; }
   void OnProtocolError(const ProtocolError& error) override;
 
  private:
@@ -70,6 +72,7 @@ class H2Peer : public CodecReceiver {
   ProtocolError error_;
   int errors_ = 0;
   int goaways_ = 0;
+  int near_floods_ = 0;
   int late_ = 0;            // Told although the connection had failed.
   const CodecRole role_;
   std::unique_ptr<Codec> codec_;

@@ -243,7 +243,7 @@ TEST(H2Codec, GoingAwayLetsTheOldRequestsEndAndRefusesNewOnes) {
   const MessageId first = pair.Ask(kGet);
   pair.Converse();
   pair.server.codec().StartClosing(pair.server.out());
-  pair.server.codec().FinishClosing(pair.server.out());
+  pair.server.codec().FinishClosing(pair.server.out(), kNoError);
   const MessageId crossing = pair.Ask(kGet);
   pair.Converse();
   EXPECT_EQ(pair.client.goaways(), 1);

@@ -200,7 +200,7 @@ class Conversation {
       case 5: Deliver(to_server_, server_, random_.Below(5000)); break;
       case 6:
         if (random_.Below(400) == 0) server_.peer.codec().StartClosing(server_.peer.out());
-        if (random_.Below(2000) == 0) server_.peer.codec().FinishClosing(server_.peer.out());
+        if (random_.Below(2000) == 0) server_.peer.codec().FinishClosing(server_.peer.out(), kNoError);
         if (random_.Below(50) == 0) client_.peer.codec().WritePing(client_.peer.out());
         break;
       default: Deliver(to_client_, client_, random_.Below(5000));

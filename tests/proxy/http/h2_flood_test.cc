@@ -184,6 +184,19 @@ TEST(H2Flood, OddFramesHaveABudgetOfTheirOwn) {
   EXPECT_EQ(flood.OnGlitch(), "glitches");
 }
 
+TEST(H2Flood, TheLastQuarterOfABudgetIsLittle) {
+  H2Flood flood({.reset_burst = 8, .resets_per_second = 1, .glitch_burst = 8}, true);
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(flood.OnFrame(Head(Type::kRstStream, 0, 1, 4)), "");
+  EXPECT_FALSE(flood.low());
+  EXPECT_EQ(flood.OnResetSent(), "");
+  EXPECT_TRUE(flood.low());
+  flood.SetNow(0);
+  flood.SetNow(kSecond);   // It fills up again.
+  EXPECT_FALSE(flood.low());
+  for (int i = 0; i < 6; ++i) EXPECT_EQ(flood.OnGlitch(), "");
+  EXPECT_TRUE(flood.low());
+}
+
 TEST(H2Flood, FramesThatNobodyTakesHaveALimit) {
   H2Flood flood({.outbound_frames = 3}, true);
   for (int round = 0; round < 3; ++round) {

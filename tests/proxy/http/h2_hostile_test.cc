@@ -263,6 +263,37 @@ TEST(H2Hostile, FloodsEndTheConnectionWithTheirWord) {
   for (const Case& test : cases) Check(CodecRole::kServer, test);
 }
 
+TEST(H2Hostile, TheOwnerHearsOnceThatAFloodIsNear) {
+  for (const CodecRole role : {CodecRole::kServer, CodecRole::kClient}) {
+    H2Peer peer(role);
+    peer.Feed(role == CodecRole::kServer ? h2::Hello() : h2::Settings() + h2::SettingsAck());
+    const std::string odd = Repeat(h2::Frame(0xfa, 0, 0, ""), 100);
+    for (int i = 0; i < 74; ++i) peer.Feed(odd);
+    EXPECT_EQ(peer.near_floods(), 0);
+    for (int i = 0; i < 20; ++i) peer.Feed(odd);
+    EXPECT_EQ(peer.near_floods(), 1);
+    EXPECT_FALSE(peer.failed());
+    for (int i = 0; i < 10; ++i) peer.Feed(odd);
+    EXPECT_EQ(peer.near_floods(), 1);
+    EXPECT_EQ(peer.error().detail, "glitches");
+  }
+  // All of it in one read: the connection just ends.
+  H2Peer peer(CodecRole::kServer);
+  peer.Feed(h2::Hello() + Repeat(h2::Frame(0xfa, 0, 0, ""), 10'001));
+  EXPECT_EQ(peer.near_floods(), 0);
+  EXPECT_EQ(peer.error().detail, "glitches");
+}
+
+TEST(H2Hostile, ResetsThatWeAreMadeToSendBringAFloodNearToo) {
+  H2Peer server(CodecRole::kServer);
+  server.Feed(h2::Hello());
+  for (uint32_t i = 0; i < 150; ++i) {
+    EXPECT_EQ(server.near_floods(), 0) << i;
+    server.Feed(h2::Headers(2 * i + 1, With(Get(), {{"A", "1"}})));
+  }
+  EXPECT_EQ(server.near_floods(), 1);
+}
+
 TEST(H2Hostile, AcknowledgementsThatNobodyReadsHaveALimit) {
   for (const std::string& frame : {h2::Ping(), h2::Settings()}) {
     H2Peer server(CodecRole::kServer);

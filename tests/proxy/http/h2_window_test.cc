@@ -171,6 +171,15 @@ TEST(H2Settings, TheWindowsAndLimitsAreAnnounced) {
                                         h2::Settings({{2, 0}, {4, 65536}, {6, 60 * 1024}})));
 }
 
+TEST(H2Settings, OursAreSettledOnceThePeerHasAcknowledgedThem) {
+  H2Peer server(CodecRole::kServer);
+  server.Pump();
+  server.Feed(std::string(h2::kPreface) + h2::Settings());
+  EXPECT_FALSE(server.codec().settled());
+  server.Feed(h2::SettingsAck());
+  EXPECT_TRUE(server.codec().settled());
+}
+
 TEST(H2Settings, ABackendsLimitOfStreamsIsTheRoom) {
   H2Peer client(CodecRole::kClient);
   client.Pump();

@@ -111,6 +111,50 @@ TEST(H1Session, ClosesAConnectionThatIsIdleForTooLong) {
   EXPECT_TRUE(client->ended);
 }
 
+// A whole answer of which its client has taken little.
+std::unique_ptr<Peer> SlowClient(World& world, const std::string& body) {
+  world.network.link_options.window_bytes = 1000;
+  world.backends[0]->answer = Ok(body);
+  auto client = world.Connect();
+  client->stream->Pause();
+  client->stream->Write("GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+  world.Run();
+  EXPECT_EQ(world.totals.requests, 0u);
+  return client;
+}
+
+TEST(H1Session, AnAnswerThatIsStillBeingTakenIsNotIdle) {
+  const std::string body(100'000, 'x');
+  for (const bool drain : {false, true}) {
+    World world;
+    const auto client = SlowClient(world, body);
+    if (drain) {
+      world.context->draining = true;
+      world.sessions->Drain(0);
+    } else {
+      world.Wait(76 * kSecond);    // keep_alive has passed.
+    }
+    world.Wait(50 * kSecond);
+    EXPECT_EQ(world.sessions->size(), 1u);
+    client->stream->Resume();
+    world.Run();
+    EXPECT_TRUE(client->Take().ends_with(body)) << drain;
+    EXPECT_TRUE(client->ended);
+  }
+}
+
+TEST(H1Session, AnAnswerThatNobodyTakesIsCutAfterThePoolsTime) {
+  config::Pool pool;
+  pool.timeouts.idle = absl::Seconds(10);
+  World world(1, pool);
+  const auto client = SlowClient(world, std::string(100'000, 'x'));
+  world.sessions->CloseIdle(0);
+  world.Wait(9 * kSecond);
+  EXPECT_EQ(world.totals.connections, 1u);
+  world.Wait(5 * kSecond);
+  EXPECT_EQ(world.totals.connections, 0u);
+}
+
 TEST(H1Session, RefusesConnectionsBeyondTheLimit) {
   config::Server server;
   server.limits.connections = 2;

@@ -130,10 +130,10 @@ TEST(H2Session, ResetsAStreamThatTakesNothingForTooLong) {
   world.Wait(58 * kSecond);
   EXPECT_TRUE(FramesOf(client->Take()).empty());
   world.Wait(5 * kSecond);
-  EXPECT_TRUE(Has(FramesOf(client->Take()), "RST_STREAM 1 code 8"));
+  const auto frames = FramesOf(client->Take());
+  EXPECT_TRUE(Has(frames, "RST_STREAM 1 code 8"));
+  EXPECT_TRUE(Has(frames, "RST_STREAM 3 code 8"));
   EXPECT_TRUE(world.backends[0]->conns[0]->ended);
-  world.Wait(20 * kSecond);
-  EXPECT_TRUE(Has(FramesOf(client->Take()), "RST_STREAM 3 code 8"));
   EXPECT_EQ(world.metrics.h2_resets[static_cast<size_t>(H2Reset::kStalled)].value(), 2);
   EXPECT_EQ(world.totals.requests, 0u);
 }
@@ -310,6 +310,62 @@ TEST(H2Session, ResetsWithoutEndReachTheBackendSeldom) {
   EXPECT_LT(world.backends[0]->requests, 500);
   EXPECT_EQ(world.metrics.h2_floods[0].value(), 1);  // "resets"
   EXPECT_EQ(world.totals.requests, 0u);
+}
+
+TEST(H2Session, AClientThatWastesMuchIsAskedToLeaveBeforeItIsCut) {
+  World world;
+  const auto client = world.Connect();
+  const std::string odd = h2::Frame(0xfa, 0, 0, "");
+  std::string much;
+  for (int i = 0; i < 100; ++i) much += odd;
+  world.Ask(*client, h2::Hello() + h2::Headers(1, h2::Get("/x")));
+  for (int i = 0; i < 74; ++i) EXPECT_FALSE(Has(FramesOf(world.Ask(*client, much)), "GOAWAY"));
+  EXPECT_EQ(FramesOf(world.Ask(*client, much)).back(), "GOAWAY last 2147483647 code 0");
+  // What it had begun is answered, and so is what crosses the GOAWAY.
+  Say(world, 0, Ok("fine"));
+  EXPECT_TRUE(Has(FramesOf(client->Take()), "DATA 1 4 end"));
+  world.backends[0]->answer = Ok("too");
+  EXPECT_TRUE(Has(FramesOf(world.Ask(*client, h2::Headers(3, h2::Get("/x")))), "DATA 3 3 end"));
+  world.Wait(H2Session::kGoAwayTime + 100 * kMillisecond);
+  EXPECT_EQ(FramesOf(client->Take()).back(), "GOAWAY last 3 code 0");
+  EXPECT_TRUE(client->ended);
+  EXPECT_EQ(world.metrics.h2_goaways[static_cast<size_t>(H2GoAway::kNearFlood)].value(), 1);
+  EXPECT_EQ(world.metrics.h2_goaways[static_cast<size_t>(H2GoAway::kFlood)].value(), 0);
+}
+
+TEST(H2Session, AClientThatGoesOnWastingIsCut) {
+  World world;
+  const auto client = world.Connect();
+  world.Ask(*client, h2::Hello() + h2::Headers(1, h2::Get("/x")));
+  std::string much;
+  for (int i = 0; i < 1000; ++i) much += h2::Frame(0xfa, 0, 0, "");
+  for (int i = 0; i < 9; ++i) world.Ask(*client, much);
+  EXPECT_FALSE(client->ended);
+  EXPECT_EQ(FramesOf(world.Ask(*client, much)).back(), "GOAWAY last 1 code 11");
+  EXPECT_TRUE(client->ended);
+  EXPECT_EQ(world.metrics.h2_goaways[static_cast<size_t>(H2GoAway::kNearFlood)].value(), 1);
+  EXPECT_EQ(world.metrics.h2_goaways[static_cast<size_t>(H2GoAway::kFlood)].value(), 1);
+  EXPECT_EQ(world.sessions->busy(), 0u);
+}
+
+TEST(H2Session, AClientThatNeverAcknowledgesOurSettingsIsEnded) {
+  for (const bool acknowledges : {false, true}) {
+    World world;
+    const auto client = world.Connect();
+    world.Ask(*client, std::string(h2::kPreface) + h2::Settings() + h2::Headers(1, h2::Get("/x")));
+    world.Wait(9 * kSecond);
+    EXPECT_FALSE(client->closed());
+    if (acknowledges) world.Ask(*client, h2::SettingsAck());
+    client->Take();
+    world.Wait(2 * kSecond);
+    EXPECT_EQ(client->ended, !acknowledges);
+    EXPECT_EQ(world.metrics.h2_goaways[static_cast<size_t>(H2GoAway::kSettings)].value(), !acknowledges);
+    EXPECT_EQ(world.metrics.protocol_errors.value(), 0);
+    if (!acknowledges) {
+      EXPECT_EQ(FramesOf(client->Take()).back(), "GOAWAY last 1 code 4");
+    }
+    EXPECT_EQ(world.sessions->busy(), acknowledges ? 1u : 0u);
+  }
 }
 
 TEST(H2Session, DrainsInTwoStepsAndLosesNothing) {
