@@ -3,9 +3,11 @@ same port as HTTP/1."""
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
+import threading
 import time
 
 from tests.support.fake_backend import FakeBackend
@@ -139,6 +141,39 @@ class RelayTest(H2Test):
             refused = [s for s in range(1, 401, 2) if client.of(s).reset == 7]
             self.assertEqual(len(refused), 100)
             self.assertEqual(len(backend.requests), 100)
+
+
+class CancelTest(H2Test):
+    def test_streams_that_are_cancelled_anywhere_leave_nothing_behind(self):
+        left, lock = [0], threading.Lock()
+
+        def script(request):
+            request.begin_events()
+            try:
+                while True:
+                    request.token("a")
+                    time.sleep(0.02)
+            except OSError:                # Its connection was closed.
+                with lock:
+                    left[0] += 1
+        stack, backend = self.proxied(script)
+        seeded = random.Random(7)
+        with H2Raw(stack.proxy_address) as client:
+            client.ping()                  # Now the limit of streams is known.
+            for stream in range(1, 201, 2):
+                client.headers(stream, at("/v1/chat/completions", POST), end=False)
+                client.data(stream, json.dumps(chat("Hm?", stream=True)).encode(), end=True)
+            waiting = {stream: seeded.randrange(4) for stream in range(1, 201, 2)}
+            while waiting:
+                for stream, events in list(waiting.items()):
+                    if client.of(stream).body.count(b"\n\n") >= events:
+                        client.reset(stream)
+                        del waiting[stream]
+                client.read(wait=0.05)
+            client.ping()                  # And the connection goes on.
+            wait_until(lambda: left[0] == len(backend.requests), "every backend has been told")
+            wait_until(lambda: stack.metric("penstock_http_requests_active") == 0, "none is in progress")
+            self.assertEqual(stack.metric("penstock_client_h2_floods_total"), 0)
 
 
 class EndTest(H2Test):

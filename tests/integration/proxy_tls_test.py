@@ -240,6 +240,55 @@ class HostileClientTest(TlsTest):
                     self.counted(stack, reason, before + 1)
         self.assert_others_are_served(stack)
 
+    def test_odd_names_in_a_hello_get_the_first_certificate_or_an_alert(self):
+        name = "a" * 60 + ".example"
+        hello = self.hello(name)
+        self.assertEqual(hello.count(name.encode()), 1)
+        odd = {"none": None, "not in ASCII": b"\xff\xfe" * 34, "zeros": bytes(68), "line ends": b"a\r\nb" * 17,
+               "dots alone": b"." * 68, "wildcards": b"*." * 34, "upper case": b"CHAT.EXAMPLE" + b"X" * 56}
+        for require in (False, True):
+            stack = self.tls_stack(more=f", require_sni: {str(require).lower()}")
+            for what, other in odd.items():
+                with self.subTest(what, require=require):
+                    said = self.hello(None) if other is None else hello.replace(name.encode(), other)
+                    with socket.create_connection(_split(stack.proxy_address), patient(10)) as sock:
+                        sock.sendall(said)
+                        # An alert, or a handshake. OpenSSL refuses a name with a zero in it.
+                        self.assertEqual(sock.recv(1)[0], 21 if require or what == "zeros" else 22)
+            if not require:
+                self.assert_others_are_served(stack)
+            stack.stop()
+
+    def test_what_was_agreed_on_is_what_is_spoken(self):
+        stack = self.tls_stack()
+        preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+        request = b"GET /v1/models HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
+        cases = [   # Offered, what is chosen, what is said, how the answer begins.
+            (None, None, request, b"HTTP/1.1 200"),
+            (["http/1.1"], "http/1.1", request, b"HTTP/1.1 200"),
+            (["h2", "http/1.1"], "h2", preface, b"\0\0"),           # SETTINGS.
+            (["http/1.1", "h2"], "h2", preface, b"\0\0"),           # The order is ours.
+            (["http/1.1"], "http/1.1", preface, b"HTTP/1.1 505"),
+            (None, None, preface, b"HTTP/1.1 505"),
+            (["h2"], "h2", request, b"\0\0"),
+        ]
+        for offered, chosen, said, begins in cases:
+            with self.subTest(offered=offered, said=said[:3]):
+                context = self.authority.client_context()
+                if offered:
+                    context.set_alpn_protocols(offered)
+                with self.connect(stack, context) as sock:
+                    self.assertEqual(sock.selected_alpn_protocol(), chosen)
+                    sock.sendall(said)
+                    heard = sock.recv(16384)
+                    self.assertTrue(heard.startswith(begins), heard)
+                    if chosen == "h2" and said is request:   # GOAWAY, and the end.
+                        with contextlib.suppress(OSError):
+                            while more := sock.recv(16384):
+                                heard += more
+                        self.assertIn(b"\x07\0\0\0\0\0", heard)
+        self.assert_others_are_served(stack)
+
     def test_a_hello_in_single_bytes_is_one(self):
         stack = self.tls_stack()
         plain = socket.create_connection(_split(stack.proxy_address), patient(10))
