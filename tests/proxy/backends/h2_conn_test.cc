@@ -249,6 +249,29 @@ TEST(H2Conn, ALostConnectionIsToldOnceToEachCallAndAsAFaultToTheFirst) {
   EXPECT_EQ(world.cells().connections[1].value(), 0);
 }
 
+TEST(H2Conn, ABackendThatComesNearAFloodKeepsWhatItHasAndGetsNoMore) {
+  H2World world;
+  H2Asker first, second;
+  world.Ask(first);
+  for (int i = 0; i < 76; ++i) {
+    std::string odd;
+    for (int j = 0; j < 100; ++j) odd += h2::Frame(0xfa, 0, 0, "");
+    world.ends[0]->stream->Write(odd);
+    world.Run();
+  }
+  EXPECT_EQ(first.failures, 0);
+  world.Ask(second);
+  ASSERT_EQ(world.ends.size(), 2u);
+  EXPECT_EQ(world.ends[0]->peer.goaways(), 1);
+  world.ends[0]->Answer(1);
+  world.ends[1]->Answer(1);
+  world.Run();
+  EXPECT_EQ(first.body, "fine");
+  EXPECT_EQ(second.body, "fine");
+  EXPECT_TRUE(world.ends[0]->closed);
+  EXPECT_FALSE(world.ends[1]->closed);
+}
+
 TEST(H2Conn, ABackendThatFloodsIsLeft) {
   std::string pings, settings, empty;
   for (int i = 0; i < 20'000; ++i) pings += h2::Ping();
