@@ -218,7 +218,8 @@ constexpr Section kAdmin = {.fields = kAdminFields};
 
 constexpr Field kServerTimeoutFields[] = {
     Time<&Server::request_headers_timeout>(
-        "request_headers", "First byte of a request to the end of its headers; then 408."),
+        "request_headers", "First byte of a request to the end of its headers, then 408; and to acknowledge "
+                           "our settings on HTTP/2."),
     Time<&Server::request_body_idle_timeout>("request_body_idle",
                                              "Between two reads of a request's body; then 408."),
     Time<&Server::keep_alive_timeout>(
@@ -381,7 +382,7 @@ constexpr Field kTimeoutFields[] = {
     Time<&Timeouts::connect>("connect", "To connect to a backend."),
     Time<&Timeouts::first_token>("first_token", "Streams: request sent to first token."),
     Time<&Timeouts::response>("response", "Other answers: request sent to their first byte."),
-    Time<&Timeouts::idle>("idle", "Between two reads of an answer."),
+    Time<&Timeouts::idle>("idle", "Between two reads of an answer, by us or by its client."),
     Time<&Timeouts::tunnel>("tunnel", "An upgraded connection on which nothing moves, either way.",
                             kMs, 24 * kHour),
     Time<&Timeouts::total>("total", "A request's head to its answer's end; 0s: no limit.", 0,
