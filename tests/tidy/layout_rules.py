@@ -11,7 +11,7 @@ from tests.tidy.tree import Finding
 _HOMES = [
     (r"^uv\.h$", r"^proxy/net/"),
     (r"^llhttp\.h$", r"^proxy/http/h1_codec\.(cc|h)$|^tests/bench/"),
-    (r"^nghttp2/", r"^proxy/http/h2_codec\w*\.cc$"),
+    (r"^nghttp2/", r"^proxy/http/h2_(codec\w*\.cc|memory\.h)$"),
     (r"^openssl/", r"^proxy/net/tls_\w+\.(cc|h)$|^tests/(support|proxy/net)/tls_\w+\.(cc|h)$"),
     (r"^yaml-cpp/", r"^config/yaml_tree\.cc$"),
     (r"^prometheus/", r"^proxy/admin/|^backend-engine/api/\w*metrics\w*\.(cc|h)$"),

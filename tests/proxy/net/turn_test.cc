@@ -239,11 +239,11 @@ TEST(Turn, AWriterThatGoesAwayWritesWhatItHeld) {
   Turn turn;
   turn.Hold();
   {
+    const Turn::Scope scope(turn);
     Writer gone(turn);
     gone.Attach(*p.pair.a);
     gone.MayHold();
-    const Turn::Scope scope(turn);
-    gone.out().Copy("held");
+    gone.out().Copy("never");
   }
   EXPECT_FALSE(p.pair.link->Step());   // It went before its turn ended.
   {
