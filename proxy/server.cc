@@ -14,6 +14,7 @@
 #include "proxy/base/status.h"
 #include "proxy/descriptors.h"
 #include "proxy/memory_use.h"
+#include "proxy/net/port.h"
 #include "proxy/policy_file.h"
 #include "proxy/systemd.h"
 
@@ -32,14 +33,28 @@ uint32_t WorkerCount(const config::Config& config) {
 
 }  // namespace
 
-Server::Server(ServeOptions options, uint64_t seed)
+ServerSeams RealSeams() {
+  return {.make_loop = Loop::Create,
+          .open_socket = [](const Address& address, bool first) -> absl::StatusOr<ListeningSocket> {
+            // Workers share the port with each other, but not with another program.
+            if (first) RETURN_IF_ERROR(CheckPortFree(address));
+            return ListeningSocket::Open(address);
+          },
+          .read_file = [](const std::string& path) { return config::ReadFileText(path); },
+          .open_log = [](const std::string& target) { return AccessLog::Open(target); },
+          .memory_used = ResidentBytes,
+          .memory_limit = [] { return MemoryLimit(); }};
+}
+
+Server::Server(ServeOptions options, uint64_t seed, ServerSeams seams)
     : options_(std::move(options)),
+      seams_(std::move(seams)),
       random_(seed),
-      loop_(Loop::Create()),
-      tls_([](const std::string& path) { return config::ReadFileText(path); }, ticket_keys_),
+      loop_(seams_.make_loop()),
+      tls_(seams_.read_file, ticket_keys_),
       overload_(*loop_, totals_,
-                {.used = ResidentBytes,
-                 .limit = [] { return MemoryLimit(); },
+                {.used = seams_.memory_used,
+                 .limit = seams_.memory_limit,
                  .empty_caches =
                      [this] {
                        for (const auto& [name, cache] : caches_) cache->Flush();
@@ -65,18 +80,22 @@ Server::~Server() {
 }
 
 absl::Status Server::Run() {
+  RETURN_IF_ERROR(Begin());
+  loop_->Run();
+  for (auto& worker : workers_) worker->Stop();
+  LogInfo("stopped");
+  return absl::OkStatus();
+}
+
+absl::Status Server::Begin() {
   WatchSignals();
-  absl::StatusOr<std::string> text = config::ReadFileText(options_.policy_file);
+  absl::StatusOr<std::string> text = seams_.read_file(options_.policy_file);
   if (!text.ok()) return text.status();
   policy_text_ = *text;
   config::ParseResult parsed = ParsePolicyText(*text, options_.policy_file);
   if (!parsed.ok()) return absl::InvalidArgumentError(parsed.Messages());
   for (const config::Diagnostic& warning : parsed.diagnostics) LogWarn("{}", config::ToString(warning));
-  RETURN_IF_ERROR(Start(*std::move(parsed.config)));
-  loop_->Run();
-  for (auto& worker : workers_) worker->Stop();
-  LogInfo("stopped");
-  return absl::OkStatus();
+  return Start(*std::move(parsed.config));
 }
 
 // They are heard once the loop runs; until then they wait.
@@ -115,7 +134,7 @@ absl::Status Server::Start(config::Config config) {
 void Server::MakeWorkers(const config::Config& config) {
   const uint32_t count = WorkerCount(config);
   for (uint32_t i = 0; i < count; ++i) {
-    workers_.push_back(std::make_unique<Worker>(i, random_.Next(), totals_,
+    workers_.push_back(std::make_unique<Worker>(seams_.make_loop(), i, random_.Next(), totals_,
                                                 config.observability.decisions / count));
   }
 }
@@ -144,7 +163,7 @@ void Server::GoLive() {
   } else {
     LogError("{}", S(admin.status().message()));
   }
-  for (auto& worker : workers_) worker->Start();
+  for (auto& worker : workers_) seams_.threads ? worker->Start() : worker->StartHere();
   WatchFile();
   OfferTakeover();
   LogInfo("ready: {} workers, {} pools", workers_.size(), fleet_->pools.size());

@@ -23,6 +23,7 @@
 #include "proxy/net/loop.h"
 #include "proxy/overload_watch.h"
 #include "proxy/request/access_log.h"
+#include "proxy/server_seams.h"
 #include "proxy/takeover.h"
 #include "proxy/tls_files.h"
 #include "proxy/worker.h"
@@ -37,12 +38,18 @@ struct ServeOptions {
 
 class Server {
  public:
-  Server(ServeOptions options, uint64_t seed);
+  Server(ServeOptions options, uint64_t seed, ServerSeams seams = RealSeams());
   ~Server();
 
   // Binds, starts, serves until SIGTERM or SIGINT and a drain. The error is for
   // the start: what could not be done, where, and what to do.
   absl::Status Run();
+  // The start alone, for whoever runs the loops.
+  absl::Status Begin();
+
+  // What is in force and in progress; on the control thread.
+  std::shared_ptr<const Fleet> fleet() const { return fleet_; }
+  const ProcessTotals& totals() const { return totals_; }
 
  private:
   // A listener of the policy file in force. These descriptors accept nothing: each
@@ -113,6 +120,7 @@ class Server {
   void GatherDecisions(std::string_view request_id, AdminSources::Jsons done);
 
   const ServeOptions options_;
+  const ServerSeams seams_;
   Random random_;
   ProcessTotals totals_;
   const std::unique_ptr<Loop> loop_;  // The control thread's.

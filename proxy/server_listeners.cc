@@ -8,7 +8,6 @@
 #include "proxy/base/log.h"
 #include "proxy/base/status.h"
 #include "proxy/descriptors.h"
-#include "proxy/net/port.h"
 #include "proxy/server.h"
 
 namespace penstock {
@@ -25,11 +24,9 @@ absl::StatusOr<std::vector<ListeningSocket>> Server::OpenSockets(const std::stri
       break;
     }
   }
-  // Workers share the port with each other, but not with another program.
-  if (sockets.empty()) RETURN_IF_ERROR(CheckPortFree(*address));
   while (sockets.size() < count) {
     if (!sockets.empty()) address = sockets.front().address();
-    absl::StatusOr<ListeningSocket> socket = ListeningSocket::Open(*address);
+    absl::StatusOr<ListeningSocket> socket = seams_.open_socket(*address, sockets.empty());
     // One that was passed on may share its port with none: its connections are shared.
     if (!socket.ok() && !sockets.empty()) socket = sockets.front().Duplicate();
     if (!socket.ok()) return socket.status();

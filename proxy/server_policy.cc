@@ -4,7 +4,6 @@
 #include <iterator>
 #include <utility>
 
-#include "config/file.h"
 #include "proxy/base/check.h"
 #include "proxy/base/log.h"
 #include "proxy/base/status.h"
@@ -110,7 +109,7 @@ void Server::WatchFile() {
 }
 
 void Server::LookAtFile(const std::string& seen) {
-  absl::StatusOr<std::string> text = config::ReadFileText(options_.policy_file);
+  absl::StatusOr<std::string> text = seams_.read_file(options_.policy_file);
   if (!text.ok() || *text == policy_text_ || leaving_) return;
   if (*text == seen) return AskForReload("the file changed");
   look_timer_ = loop_->timers().After(kFileSettles, [this, text = *std::move(text)] { LookAtFile(text); });
@@ -134,7 +133,7 @@ void Server::TryReload(const char* why) {
     LogError("policy reload ({}) rejected, the last good policy stays: {}", why, error);
     if (live_) Notify("READY=1");
   };
-  absl::StatusOr<std::string> text = config::ReadFileText(options_.policy_file);
+  absl::StatusOr<std::string> text = seams_.read_file(options_.policy_file);
   if (!text.ok()) return refuse(std::string(S(text.status().message())));
   policy_text_ = *text;
   config::ParseResult parsed = ParsePolicyText(*text, options_.policy_file);
@@ -171,7 +170,7 @@ absl::StatusOr<std::shared_ptr<AccessLog>> Server::AccessLogFor(
   const bool first = fleet_ == nullptr;
   if (!first && settings.access_log == fleet_->config->observability.access_log) return access_log_;
   if (settings.access_log == "off") return nullptr;
-  return AccessLog::Open(settings.access_log);
+  return seams_.open_log(settings.access_log);
 }
 
 void Server::UseAccessLog(std::shared_ptr<AccessLog> next) {

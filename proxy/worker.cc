@@ -13,9 +13,10 @@ constexpr MonoTime kWatchTick = 250 * kMillisecond;
 
 }  // namespace
 
-Worker::Worker(uint32_t index, uint64_t seed, ProcessTotals& totals, uint32_t decisions)
+Worker::Worker(std::unique_ptr<Loop> loop, uint32_t index, uint64_t seed, ProcessTotals& totals,
+               uint32_t decisions)
     : index_(index),
-      loop_(Loop::Create()),
+      loop_(std::move(loop)),
       context_(std::make_unique<WorkerContext>(*loop_, index, seed, totals, metrics_, nullptr,
                                                decisions)),
       sessions_(std::make_unique<SessionSet>(*context_)) {}
@@ -32,7 +33,7 @@ Worker::~Worker() {
 }
 
 void Worker::Run(Loop::Task task) {
-  if (!thread_.joinable()) return task();
+  if (!started_) return task();
   loop_->Post(std::move(task));
 }
 
@@ -125,13 +126,22 @@ void Worker::UpdateAccepting() {
 }
 
 void Worker::Start() {
+  started_ = true;
   thread_ = std::thread([this] {
     Watch();
     loop_->Run();
-    // What is left goes on the thread that it belongs to.
-    entries_.clear();
-    sessions_->CloseAll();
+    LetGo();  // On the thread that it belongs to.
   });
+}
+
+void Worker::StartHere() {
+  started_ = true;
+  Watch();
+}
+
+void Worker::LetGo() {
+  entries_.clear();
+  sessions_->CloseAll();
 }
 
 void Worker::SetSnapshot(std::shared_ptr<Snapshot> snapshot, std::shared_ptr<AccessLog> access_log,
@@ -209,7 +219,8 @@ void Worker::DrainLeaving() {
 void Worker::Stop() { loop_->Stop(); }
 
 void Worker::Join() {
-  if (thread_.joinable()) thread_.join();
+  if (thread_.joinable()) return thread_.join();
+  if (started_) LetGo();
 }
 
 bool Worker::Post(absl::AnyInvocable<void(WorkerContext&)> task) {

@@ -22,7 +22,8 @@ namespace penstock {
 
 class Worker {
  public:
-  Worker(uint32_t index, uint64_t seed, ProcessTotals& totals, uint32_t decisions);
+  Worker(std::unique_ptr<Loop> loop, uint32_t index, uint64_t seed, ProcessTotals& totals,
+         uint32_t decisions);
   ~Worker();  // Stops.
 
   // Accepts from `sockets` as listener `id`, which is new; from Start() on. `tls`: as
@@ -36,6 +37,8 @@ class Worker {
   // Takes what waits there and accepts no more; its connections end after their answer.
   void CloseListener(uint32_t id);
   void Start();
+  // Without a thread: whoever made the loop runs it.
+  void StartHere();
 
   // The policy file of the moment; `snapshot` is this worker's own.
   // One of `worker_count`, which share the pace of accepting.
@@ -70,6 +73,7 @@ class Worker {
 
   // Runs on the worker's thread; at once where that has not begun.
   void Run(Loop::Task task);
+  void LetGo();
   void Furnish(Entrance& entrance, std::shared_ptr<const TlsServerContext> context);
   void Accept(std::unique_ptr<Stream> stream, const std::shared_ptr<Entrance>& entrance);
   void Close(Entry& entry);
@@ -94,6 +98,7 @@ class Worker {
   bool stopped_ = false;          // ... or for memory.
   std::atomic<uint32_t> busy_{0};
   TimerQueue::Timer busy_timer_, watch_timer_, pace_timer_;
+  bool started_ = false;
   std::thread thread_;
 };
 

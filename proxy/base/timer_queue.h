@@ -5,6 +5,7 @@
 // Threads: one queue a loop, used on that loop's thread only. Time is told.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -48,6 +49,7 @@ class TimerQueue {
   void AdvanceTo(MonoTime now);
   std::optional<MonoTime> NextDeadline() const;
   MonoTime now() const { return now_; }
+  size_t size() const { return timers_.size(); }  // That will fire.
 
  private:
   MonoTime now_;

@@ -93,6 +93,7 @@ ListeningSocket::~ListeningSocket() {
 }
 
 absl::StatusOr<ListeningSocket> ListeningSocket::Duplicate() const {
+  if (descriptor_ < 0) return InMemory(address_);
   const int other = fcntl(descriptor_, F_DUPFD_CLOEXEC, 0);
   if (other < 0) return ListenError(address_, errno);
   return ListeningSocket(other, address_);

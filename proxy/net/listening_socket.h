@@ -20,6 +20,9 @@ class ListeningSocket {
   // Owns `descriptor`, whatever comes of it: an error says why it is none.
   static absl::StatusOr<ListeningSocket> Take(int descriptor);
 
+  // An address without a socket, for loops that have none (tests/support/manual_loop.h).
+  static ListeningSocket InMemory(Address address) { return ListeningSocket(-1, std::move(address)); }
+
   ListeningSocket(ListeningSocket&& other) noexcept
       : descriptor_(other.Release()), address_(std::move(other.address_)) {}
   ListeningSocket& operator=(ListeningSocket&& other) noexcept;

@@ -95,7 +95,15 @@ absl::StatusOr<std::unique_ptr<AccessLog>> AccessLog::Open(const std::string& ta
 AccessLog::AccessLog(std::string target, int descriptor)
     : target_(std::move(target)), descriptor_(descriptor), pipe_(!IsFile(descriptor)) {}
 
+std::unique_ptr<AccessLog> AccessLog::Into(absl::AnyInvocable<void(std::string_view line)> sink) {
+  return std::unique_ptr<AccessLog>(new AccessLog(std::move(sink)));
+}
+
+AccessLog::AccessLog(absl::AnyInvocable<void(std::string_view line)> sink)
+    : sink_(std::move(sink)), descriptor_(-1), pipe_(false) {}
+
 AccessLog::~AccessLog() {
+  if (sink_) return;
   {
     std::lock_guard lock(mutex_);
     stop_ = true;
@@ -106,6 +114,7 @@ AccessLog::~AccessLog() {
 }
 
 void AccessLog::Reopen() {
+  if (sink_) return;
   {
     std::lock_guard lock(mutex_);
     reopen_ = target_ != "stdout";
@@ -115,6 +124,7 @@ void AccessLog::Reopen() {
 
 void AccessLog::Write(const AccessLogEntry& entry) {
   const std::string line = Line(entry);
+  if (sink_) return sink_(line);
   bool first = false;
   {
     std::lock_guard lock(mutex_);

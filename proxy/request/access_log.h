@@ -15,6 +15,7 @@
 #include <string_view>
 #include <thread>
 
+#include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 
@@ -41,6 +42,8 @@ class AccessLog {
 
   // `target`: "stdout" or a file's path (opened for appending).
   static absl::StatusOr<std::unique_ptr<AccessLog>> Open(const std::string& target);
+  // Each line goes to `sink` at once, on the thread that writes it; there is no other.
+  static std::unique_ptr<AccessLog> Into(absl::AnyInvocable<void(std::string_view line)> sink);
   ~AccessLog();                     // Writes what is waiting.
 
   void Write(const AccessLogEntry& entry);
@@ -51,6 +54,7 @@ class AccessLog {
 
  private:
   AccessLog(std::string target, int descriptor);
+  explicit AccessLog(absl::AnyInvocable<void(std::string_view line)> sink);
   void Run();
   void ReopenNow();
   // The rest that could not be written.
@@ -58,6 +62,7 @@ class AccessLog {
   bool stopping();
 
   const std::string target_;
+  absl::AnyInvocable<void(std::string_view line)> sink_;  // Instead of all the rest.
   int descriptor_;
   bool pipe_;                       // Takes PIPE_BUF bytes at once when it is ready.
   std::mutex mutex_;

@@ -166,6 +166,19 @@ void MemoryNetwork::ResetAllTo(std::string_view address) {
   }
 }
 
+size_t MemoryNetwork::LinksTo(std::string_view address) const {
+  return static_cast<size_t>(
+      std::ranges::count_if(links_, [&](const Made& made) { return made.address == address; }));
+}
+
+size_t MemoryNetwork::MostUnderWay(std::string_view address, size_t end) const {
+  size_t most = 0;
+  for (const Made& made : links_) {
+    if (made.address == address) most = std::max(most, made.link->under_way(end));
+  }
+  return most;
+}
+
 ManualLoop::ManualLoop(MemoryNetwork& network)
     : network_(network),
       timers_(network.now()),
@@ -207,7 +220,9 @@ absl::StatusOr<std::unique_ptr<Listener>> ManualLoop::Listen(const Address& addr
   return std::make_unique<MemoryListener>(network_, std::move(actual), std::move(on_accept));
 }
 
-std::unique_ptr<Listener> ManualLoop::Listen(ListeningSocket, AcceptCallback) { return nullptr; }
+std::unique_ptr<Listener> ManualLoop::Listen(ListeningSocket socket, AcceptCallback on_accept) {
+  return std::make_unique<MemoryListener>(network_, socket.address(), std::move(on_accept));
+}
 
 std::unique_ptr<Loop::ReadableWatch> ManualLoop::OnReadable(int, Task) { return nullptr; }
 

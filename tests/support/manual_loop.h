@@ -31,6 +31,10 @@ class MemoryNetwork {
   std::map<std::string, std::vector<Address>, std::less<>> names;  // For Resolve.
   std::set<std::string, std::less<>> black_holes;  // Addresses that never answer a dial.
   size_t links() const { return links_.size(); }
+  // Connections that were dialled to that address, and the most bytes that are on their
+  // way to one of their ends: 0, who dialled, or 1, who accepted.
+  size_t LinksTo(std::string_view address) const;
+  size_t MostUnderWay(std::string_view address, size_t end) const;
   // Resets every connection that was dialled to that address.
   void ResetAllTo(std::string_view address);
 
@@ -74,8 +78,9 @@ class ManualLoop final : public Loop {
 
   absl::StatusOr<std::unique_ptr<Listener>> Listen(const Address& address,
                                                    AcceptCallback on_accept) override;
-  // There are no sockets here: nothing, and never called back.
+  // At the socket's address, in memory (ListeningSocket::InMemory).
   std::unique_ptr<Listener> Listen(ListeningSocket socket, AcceptCallback on_accept) override;
+  // There are no descriptors here: nothing, and never called back.
   std::unique_ptr<ReadableWatch> OnReadable(int descriptor, Task task) override;
   std::unique_ptr<SignalWatch> OnSignal(int signal, Task task) override;
   void Offload(Task work, Task done) override;

@@ -38,6 +38,8 @@ class MemoryLink {
   void Break();  // As if the network had reset it: both ends see an error.
   bool gone() const { return ends_[0] == nullptr && ends_[1] == nullptr; }
 
+  size_t under_way(size_t to) const { return to_[to].bytes.size(); }
+
   MemoryLinkOptions& options() { return options_; }  // May be changed as the test goes.
 
  private:

@@ -18,8 +18,10 @@ TEST(TimerQueue, FiresInDeadlineOrderAtTheirOwnTime) {
   });
   auto same = timers.After(30 * kSecond, [&] { fired += "last "; });
   EXPECT_EQ(timers.NextDeadline(), 5 * kSecond);
+  EXPECT_EQ(timers.size(), 3u);
   timers.AdvanceTo(60 * kSecond);
   EXPECT_EQ(fired, "early late last ");
+  EXPECT_EQ(timers.size(), 0u);
   EXPECT_EQ(timers.now(), 60 * kSecond);
   EXPECT_FALSE(late.armed());
 }

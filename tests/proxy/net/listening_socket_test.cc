@@ -47,6 +47,14 @@ TEST(ListeningSocket, SharesItsPortWithOthersOfItsKindOnly) {
   EXPECT_TRUE(absl::IsAlreadyExists(second.status())) << second.status();
 }
 
+TEST(ListeningSocket, InMemoryIsAnAddressWithoutADescriptor) {
+  const ListeningSocket socket = ListeningSocket::InMemory(kAny);
+  const auto other = socket.Duplicate();
+  ASSERT_TRUE(other.ok()) << other.status();
+  EXPECT_LT(other->descriptor(), 0);
+  EXPECT_EQ(other->address().text, kAny.text);
+}
+
 TEST(ListeningSocket, TakesNothingElseAndClosesIt) {
   int ends[2];
   ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);

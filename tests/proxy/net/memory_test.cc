@@ -160,6 +160,24 @@ TEST(MemoryNetwork, DialsAreAcceptedRefusedOrHang) {
   EXPECT_FALSE(ear.end.ok());
 }
 
+TEST(ManualLoop, ListensAtTheAddressOfASocketInMemory) {
+  MemoryNetwork network;
+  ManualLoop loop(network);
+  const Address address = *Address::Parse("10.0.0.1:80");
+  std::vector<std::unique_ptr<Stream>> accepted;
+  const auto listener = loop.Listen(ListeningSocket::InMemory(address), [&](std::unique_ptr<Stream> stream) {
+    accepted.push_back(std::move(stream));
+  });
+  std::unique_ptr<Stream> near;
+  const auto dial = loop.dialer().Dial(address, kSecond, [&](auto stream) { near = *std::move(stream); });
+  network.RunUntilIdle();
+  ASSERT_EQ(accepted.size(), 1u);
+  accepted[0]->Write("four");
+  EXPECT_EQ(network.LinksTo(address.text), 1u);
+  EXPECT_EQ(network.MostUnderWay(address.text, 0), 4u);
+  EXPECT_EQ(network.MostUnderWay(address.text, 1), 0u);
+}
+
 TEST(ManualLoop, TimeStopsAtEveryDeadlineOfEveryLoop) {
   MemoryNetwork network;
   ManualLoop first(network), second(network);

@@ -118,6 +118,18 @@ TEST_F(AccessLogFile, WhatIsNotWrittenInTimeIsDroppedAndCountedUpToALimit) {
   log->reset();
 }
 
+TEST(AccessLogInto, GivesEachLineToItsSinkAtOnce) {
+  std::vector<Json> lines;
+  const auto log = AccessLog::Into([&](std::string_view line) { lines.push_back(Json::parse(line)); });
+  AccessLogEntry entry;
+  entry.request_id = "r1";
+  log->Write(entry);
+  ASSERT_EQ(lines.size(), 1u);
+  EXPECT_EQ(lines[0]["request_id"], "r1");
+  log->Reopen();
+  EXPECT_EQ(log->dropped(), 0u);
+}
+
 TEST_F(AccessLogFile, LinesOfManyThreadsStayWhole) {
   {
     auto log = AccessLog::Open(path_);
