@@ -135,7 +135,7 @@ class Exchange final {
   // exchange_cache.cc: results shared with other requests
   bool UseCache();                    // True: the answer comes from there.
   bool Follow(std::shared_ptr<Flight> flight);
-  void OnFollow();
+  void OnFollow(), StopFollowing();
   void LeadAlone(), OnDeserted(), LeadFlight();
   void BeginFlight(const ResponseHead& head);
   bool WorthKeeping(const Try& one) const;
@@ -185,7 +185,7 @@ class Exchange final {
   bool hedged_ = false;               // Its only hedge has begun, or was refused,
   bool hedge_paid_ = false;           // and holds a place of the budget.
   bool budget_spent_ = false;         // A try was not made because the budget was spent.
-  uint16_t status_ = 0;
+  uint16_t status_ = 0, left_with_ = 0;  // As it was when its client left; 499: nothing was there.
   std::optional<GrpcStatus> grpc_status_;
   std::string_view flag_, details_;   // Why it failed, for the log: of kFlagNames, and the error's code.
   uint32_t attempts_ = 0, prompt_tokens_ = 0;

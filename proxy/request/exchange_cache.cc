@@ -150,6 +150,15 @@ void Exchange::OnFollow() {
   }
 }
 
+// One that was to lead, and leaves instead, may have been the last: nobody else would
+// close the flight then.
+void Exchange::StopFollowing() {
+  if (shared_.reader == nullptr) return;
+  const std::shared_ptr<Flight> flight = shared_.reader->flight();
+  shared_.reader.reset();
+  if (flight->state() == Flight::State::kFailed) pool_->cache->Close(flight, false, context_.loop.now());
+}
+
 // The one that led failed before the first byte, and this one came first.
 void Exchange::LeadFlight() {
   shared_.use = CacheUse::kLead;
@@ -165,6 +174,8 @@ void Exchange::LeadAlone() {
   head_ = {};
   answer_paused_ = false;
   due_.hedge = due_.comment = kNever;
+  due_.give_up = pool_->total_timeout > 0 ? start_ + pool_->total_timeout : kNever;  // Not its deadline.
+  due_.is_total = true;
   for (Try& one : tries_) {
     if (!one.sent()) EndTry(one, Outcome::kClientLeft);
     if (one.call != nullptr) one.call->ResumeAnswer();

@@ -61,6 +61,10 @@ MonoTime Spread(MonoTime wait, Random& random) {
 void Exchange::Fail(ReplyCode code, std::string_view message, std::string_view param,
                     MonoTime retry_after) {
   if (phase_ == Phase::kDone) return;
+  if (session_ == nullptr) {  // Its client has left, which is what there is to tell of it.
+    EndTries(Outcome::kClientLeft);
+    return Finish();
+  }
   const ReplyInfo& info = InfoOf(code);
   details_ = info.code;
   if (const std::optional<Flag> flag = FlagOf(code)) {
@@ -68,7 +72,7 @@ void Exchange::Fail(ReplyCode code, std::string_view message, std::string_view p
     flag_ = kFlagNames[static_cast<size_t>(*flag)];
   }
   EndTries(Outcome::kClientLeft);  // Whoever knew better has ended them already.
-  if (session_ != nullptr && head_sent_) {
+  if (head_sent_) {
     if (grpc_ && session_->protocol() == ClientProtocol::kHttp2) {  // Its status comes last, and says it all.
       const std::string status = std::to_string(static_cast<int>(GrpcStatusOf(code)));
       const std::string text = GrpcMessage(message);
@@ -83,29 +87,27 @@ void Exchange::Fail(ReplyCode code, std::string_view message, std::string_view p
     session->Cut(id_, stuck);
     return;
   }
-  if (session_ != nullptr) {
-    std::array<Header, 12> extra;
-    size_t count = 0;
-    std::string seconds, millis, proxy_status;
-    if (retry_after > 0 || info.status == 429 || info.status == 503) {
-      const MonoTime wait = Spread(retry_after, context_.random);
-      seconds = std::to_string((wait + kSecond / 2) / kSecond);
-      millis = std::to_string(wait / kMillisecond);
-      extra[count++] = {"retry-after", seconds, KnownHeader::kRetryAfter};
-      extra[count++] = {"retry-after-ms", millis};
-    }
-    if (!info.proxy_status.empty()) {
-      proxy_status = fmt::format("penstock; error={}", info.proxy_status);
-      extra[count++] = {"proxy-status", proxy_status, KnownHeader::kProxyStatus};
-    }
-    const bool again = info.should_retry && !budget_spent_;
-    extra[count++] = {"x-should-retry", again ? "true" : "false", KnownHeader::kXShouldRetry};
-    if (!request_complete_) session_->CloseAfterAnswer(id_);
-    if (grpc_) {
-      ReplyGrpc(code, message);
-    } else {
-      Reply(info.status, field_.assign(ErrorBody(code, message, param)), std::span(extra.data(), count));
-    }
+  std::array<Header, 12> extra;
+  size_t count = 0;
+  std::string seconds, millis, proxy_status;
+  if (retry_after > 0 || info.status == 429 || info.status == 503) {
+    const MonoTime wait = Spread(retry_after, context_.random);
+    seconds = std::to_string((wait + kSecond / 2) / kSecond);
+    millis = std::to_string(wait / kMillisecond);
+    extra[count++] = {"retry-after", seconds, KnownHeader::kRetryAfter};
+    extra[count++] = {"retry-after-ms", millis};
+  }
+  if (!info.proxy_status.empty()) {
+    proxy_status = fmt::format("penstock; error={}", info.proxy_status);
+    extra[count++] = {"proxy-status", proxy_status, KnownHeader::kProxyStatus};
+  }
+  const bool again = info.should_retry && !budget_spent_;
+  extra[count++] = {"x-should-retry", again ? "true" : "false", KnownHeader::kXShouldRetry};
+  if (!request_complete_) session_->CloseAfterAnswer(id_);
+  if (grpc_) {
+    ReplyGrpc(code, message);
+  } else {
+    Reply(info.status, field_.assign(ErrorBody(code, message, param)), std::span(extra.data(), count));
   }
   status_ = info.status;
   Finish();
@@ -152,15 +154,15 @@ void Exchange::Reply(uint16_t status, std::string_view body, std::span<const Hea
 void Exchange::OnClientGone(std::unique_ptr<Exchange> self) {
   session_ = nullptr;
   if (phase_ == Phase::kDone) return;
+  flag_ = kFlagNames[static_cast<size_t>(Flag::kDC)];
+  details_ = "client_gone";
+  (pool_ == nullptr ? context_.no_pool : pool_->cells).AddFlag(Flag::kDC);
+  status_ = left_with_ = head_sent_ ? status_ : 499;
   const bool sent = std::any_of(tries_.begin(), tries_.end(), [](const Try& one) { return one.sent(); });
   if (sent && shared_.flight != nullptr && shared_.flight->has_readers()) {
     context_.orphans.push_back(std::move(self));
     return LeadAlone();
   }
-  flag_ = kFlagNames[static_cast<size_t>(Flag::kDC)];
-  details_ = "client_gone";
-  (pool_ == nullptr ? context_.no_pool : pool_->cells).AddFlag(Flag::kDC);
-  status_ = head_sent_ ? status_ : 499;
   EndTries(Outcome::kClientLeft);
   Finish();
   context_.Recycle(std::move(self));
@@ -181,7 +183,7 @@ void Exchange::Finish() {
   if (phase_ == Phase::kDone) return;
   LeaveQueue();
   CloseFlight(false);
-  shared_.reader.reset();
+  StopFollowing();
   if (wake_) *wake_ = nullptr;
   deadline_.Clear();
   phase_ = Phase::kDone;
@@ -212,7 +214,8 @@ void Exchange::Finish() {
 void Exchange::Record() {
   const MonoTime now = context_.loop.now();
   PoolCells& cells = pool_ == nullptr ? context_.no_pool : pool_->cells;
-  cells.AddRequest(status_, stream_, now - start_);
+  const uint16_t status = left_with_ != 0 ? left_with_ : status_;
+  cells.AddRequest(status, stream_, now - start_);
   if (first_token_at_ > 0) cells.ttft.Observe(first_token_at_ - start_);
   if (context_.access_log == nullptr) return;
   static constexpr std::string_view kCacheWords[] = {"", "hit", "joined", "miss", "bypass"};
@@ -230,7 +233,7 @@ void Exchange::Record() {
        .flag = flag_,
        .details = details_,
        .client = client_,
-       .status = status_,
+       .status = status,
        .stream = stream_,
        .attempts = attempts_,
        .bytes_received = bytes_received_,
@@ -262,7 +265,7 @@ void Exchange::Clear() {
   inference_ = stream_ = deterministic_ = request_complete_ = body_lost_ = head_sent_ = false;
   events_ = until_close_ = answer_paused_ = fresh_ = stale_retried_ = false;
   admitted_ = budget_spent_ = bridged_ = hedged_ = hedge_paid_ = tunnel_ = false;
-  status_ = 0;
+  status_ = left_with_ = 0;
   bytes_received_ = bytes_sent_ = buffered_ = 0;
   body_whole_ = queued_since_ = 0;
   first_sent_ = first_token_at_ = 0;

@@ -285,6 +285,58 @@ TEST(Follower, WhenTheLastHasLeftTheBackendIsToldToStop) {
   EXPECT_TRUE(world.context->orphans.empty());
 }
 
+TEST(Follower, AndTheOneThatLedAreLoggedAsGoneWhenBothHaveLeft) {
+  CacheWorld world;
+  std::string lines;
+  world.context->access_log = AccessLog::Into([&](std::string_view line) { lines += line; });
+  auto first = world.Connect();
+  auto second = world.Connect();
+  world.Ask(*first, Post(kBody));
+  world.Ask(*second, Post(kBody));
+  first.reset();
+  world.Run();
+  EXPECT_EQ(lines, "");  // It still leads.
+  second.reset();
+  world.Run();
+  for (const std::string_view cache : {"joined", "miss"}) {
+    const size_t at = lines.find("\"cache\":\"" + std::string(cache));
+    ASSERT_NE(at, std::string::npos) << lines;
+    const std::string line = lines.substr(at, lines.find('\n', at) - at);
+    EXPECT_TRUE(Has(line, "\"response_flags\":\"DC\",\"response_code_details\":\"client_gone\"")) << line;
+    EXPECT_TRUE(Has(line, "\"response_code\":499,")) << line;
+  }
+}
+
+TEST(Follower, ThatWasToLeadAndLeavesInsteadLeavesNoFlightBehind) {
+  CacheWorld world;
+  world.network.black_holes.insert(world.backends[0]->address);
+  auto first = world.Connect();
+  auto second = world.Connect();
+  world.Ask(*first, Post(kBody));
+  world.Ask(*second, Post(kBody));
+  EXPECT_EQ(world.cache->stats().flights, 1u);
+  first.reset();   // The second one is told to lead, and has no time to.
+  second.reset();
+  world.Run();
+  EXPECT_EQ(world.cache->stats().flights, 0u);
+}
+
+TEST(Follower, IsNotHeldToTheDeadlineOfOneThatLedAndHasLeft) {
+  CacheWorld world;
+  auto first = world.Connect();
+  const auto second = world.Connect();
+  world.Ask(*first, "POST /v1/completions HTTP/1.1\r\nhost: a\r\nx-request-timeout-ms: 1000\r\ncontent-length: " +
+                        std::to_string(kBody.size()) + "\r\n\r\n" + std::string(kBody));
+  world.Ask(*second, Post(kBody));
+  world.backends[0]->Say("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfi");
+  world.Run();
+  first.reset();
+  world.Wait(2 * kSecond);
+  world.backends[0]->Say("ne");
+  world.Run();
+  EXPECT_TRUE(second->heard.ends_with(Chunk("ne") + Chunk(""))) << second->heard;
+}
+
 TEST(Follower, OfAnAnswerThatBreaksOffIsCutToo) {
   CacheWorld world;
   const auto first = world.Connect();
