@@ -222,7 +222,8 @@ absl::Status TlsFiles::Use(const config::Config& config, absl::Time now) {
     if (!texts.ok()) return texts.status();
     const auto before = std::find_if(sites_.begin(), sites_.end(), [&](const Site& old) {
       return old.is_listener == site.is_listener && old.key == site.key &&
-             old.listener == site.listener && old.pool == site.pool && old.texts == *texts;
+             old.listener == site.listener && old.protocols == site.protocols &&
+             old.pool == site.pool && old.texts == *texts;
     });
     if (before != sites_.end()) {
       const std::string what = std::move(site.what);

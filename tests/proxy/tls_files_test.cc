@@ -166,6 +166,19 @@ TEST(TlsFiles, OldContentsThatComeBackAreNoChange) {
   EXPECT_EQ(w.Public(), before);
 }
 
+TEST(TlsFiles, OtherProtocolsOfAListenerAreAnotherContext) {
+  FilesWorld w;
+  ASSERT_TRUE(w.tls.Use(*w.parsed.config, Today()).ok());
+  const auto before = w.Public();
+  config::Config other = *w.parsed.config;
+  other.server.listeners[0].protocols = {"http1"};
+  EXPECT_TRUE(w.tls.Use(other, Today()).ok());
+  const auto after = w.Public();
+  EXPECT_NE(after, before);
+  EXPECT_TRUE(w.tls.Use(other, Today()).ok());
+  EXPECT_EQ(w.Public(), after);
+}
+
 TEST(TlsFiles, APolicyThatCannotBeUsedChangesNothing) {
   FilesWorld w;
   ASSERT_TRUE(w.tls.Use(*w.parsed.config, Today()).ok());
