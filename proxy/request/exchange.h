@@ -144,6 +144,7 @@ class Exchange final {
 
   WorkerContext& context_;
   Deadline deadline_;
+  std::shared_ptr<Snapshot> snapshot_;  // Above the tries, which need its tables to end.
   std::array<Try, 2> tries_{Try(*this), Try(*this)};
   TimerQueue::Timer back_off_;
   std::string body_;                  // Kept for sending again, or held until a backend is known.
@@ -155,7 +156,6 @@ class Exchange final {
   Session* session_ = nullptr;        // Null: the client has left.
   RequestHead head_;
   MessageId id_ = 0;
-  std::shared_ptr<Snapshot> snapshot_;
   PoolContext* pool_ = nullptr;
   Try* answer_ = nullptr;             // The try whose answer the client gets.
   WaitQueue::iterator queue_place_;

@@ -61,6 +61,22 @@ TEST(WorkerContext, LeavesConnectionsThatCarryARequest) {
   EXPECT_TRUE(world.backends[0]->conns[0]->ended);
 }
 
+TEST(WorkerContext, MayEndWhileAnAnswerGoesOnUnderAnOlderPolicyFile) {
+  const ResultCacheSettings settings{.name = "results"};
+  constexpr std::string_view kSame = R"({"model":"m","temperature":0})";
+  World world(1, {}, {}, &settings);
+  auto leads = world.Connect();
+  const auto follows = world.Connect();
+  world.Ask(*leads, Post(kSame));
+  world.Ask(*follows, Post(kSame));
+  leads.reset();
+  world.Run();
+  ASSERT_EQ(world.context->orphans.size(), 1u);
+  world.context->snapshot = world.MakeSnapshot();
+  world.End();
+  EXPECT_EQ(world.fleet->pools[0]->backends[0]->state.in_flight(), 0u);
+}
+
 TEST(WorkerContext, AQueueThatFindsNoRoomKeepsItsOrder) {
   config::Pool pool;
   config::Backend backend;

@@ -135,6 +135,7 @@ class World {
     });
   }
   ~World() {
+    if (context == nullptr) return;
     sessions->CloseAll();
     network.RunUntilIdle();
     EXPECT_EQ(totals.requests, 0u);
@@ -143,6 +144,8 @@ class World {
     EXPECT_EQ(table().active(), 0u);
     EXPECT_EQ(pool().budget.active(), 0u);
   }
+
+  void End() { listener.reset(), sessions.reset(), context.reset(); }  // As a worker does.
 
   std::shared_ptr<Snapshot> MakeSnapshot() {
     auto snapshot = std::make_shared<Snapshot>(fleet);
