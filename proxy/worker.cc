@@ -199,6 +199,7 @@ void Worker::Watch() {
     if (stop && !stopped_) metrics_.pauses_for_memory.Add();
     if (std::exchange(stopped_, stop) != stop) UpdateAccepting();
     DrainLeaving();
+    context_->DropStrays();
     Watch();
   });
 }

@@ -65,6 +65,7 @@ ConnPool& WorkerContext::Connections(const std::shared_ptr<Backend>& backend,
   if (connections == nullptr) {
     connections = std::make_unique<ConnPool>(backend, loop.dialer(), loop.deadlines(), turn,
                                              pool.connections);
+    strays_ = true;  // A request that began under an older file may ask.
   } else if (connections->limits() != pool.connections) {
     connections->SetLimits(pool.connections);  // Another policy file.
   }
@@ -73,6 +74,7 @@ ConnPool& WorkerContext::Connections(const std::shared_ptr<Backend>& backend,
 
 void WorkerContext::DropConnectionsOutside(const Fleet& fleet) {
   Turn::Scope scope(turn);
+  strays_ = false;
   for (auto it = connections_.begin(); it != connections_.end();) {
     const bool named = std::any_of(fleet.pools.begin(), fleet.pools.end(), [&](const auto& pool) {
       return std::any_of(pool->backends.begin(), pool->backends.end(),
@@ -80,12 +82,17 @@ void WorkerContext::DropConnectionsOutside(const Fleet& fleet) {
     });
     // Requests that still run there keep their pool until a later look.
     if (named || it->second->in_use()) {
+      strays_ |= !named;
       ++it;
     } else {
       turn.Bury(std::move(it->second));
       connections_.erase(it++);
     }
   }
+}
+
+void WorkerContext::DropStrays() {
+  if (strays_) DropConnectionsOutside(*snapshot->fleet);
 }
 
 std::unique_ptr<Exchange> WorkerContext::TakeExchange() {

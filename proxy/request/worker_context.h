@@ -116,7 +116,10 @@ struct WorkerContext {
   // Connections to `backend`, as `pool` wants them; made on first use, dropped when no
   // fleet names it.
   ConnPool& Connections(const std::shared_ptr<Backend>& backend, const PoolContext& pool);
+  // All but those in use, which a later look drops.
   void DropConnectionsOutside(const Fleet& fleet);
+  // That later look, for the snapshot in force; costs nothing where none may be left.
+  void DropStrays();
 
   // Exchanges are reused, so that a request allocates nothing after warm-up.
   std::unique_ptr<Exchange> TakeExchange();
@@ -154,6 +157,7 @@ struct WorkerContext {
   void OnQueueTimer();
 
   absl::flat_hash_map<lb::BackendId, std::unique_ptr<ConnPool>> connections_;
+  bool strays_ = false;          // Some of these may be to backends that no file names.
   std::vector<std::unique_ptr<Exchange>> spare_;
   std::vector<std::weak_ptr<Snapshot>> queued_snapshots_;
   TimerQueue::Timer queue_timer_;

@@ -61,6 +61,43 @@ TEST(WorkerContext, LeavesConnectionsThatCarryARequest) {
   EXPECT_TRUE(world.backends[0]->conns[0]->ended);
 }
 
+// Takes the place of the policy file in force.
+void Adopt(World& world, std::shared_ptr<const Fleet> fleet) {
+  world.context->DropConnectionsOutside(*fleet);
+  world.context->snapshot = std::make_shared<Snapshot>(std::move(fleet));
+}
+
+TEST(WorkerContext, ConnectionsOfABackendThatIsGoneEndSoonAfterTheirLastRequest) {
+  World world(1);
+  const auto before = world.context->snapshot;
+  const auto client = world.Connect();
+  world.Ask(*client, Post(kBody));
+  Adopt(world, FleetOf({}, 0));
+  world.context->DropStrays();
+  world.Run();
+  EXPECT_FALSE(world.backends[0]->conns[0]->ended);
+  world.backends[0]->Say(Ok("fine"));
+  world.Run();
+  EXPECT_TRUE(client->heard.ends_with("fine"));
+  EXPECT_FALSE(world.backends[0]->conns[0]->ended);
+  world.context->DropStrays();
+  world.Run();
+  EXPECT_TRUE(world.backends[0]->conns[0]->ended);
+  world.context->snapshot = before;
+}
+
+TEST(WorkerContext, ARequestThatBeganEarlierMayStillConnectAndLeavesNothingBehind) {
+  World world(1);
+  const auto before = world.context->snapshot;
+  Adopt(world, FleetOf({}, 0));
+  world.context->DropStrays();
+  world.context->Connections(before->fleet->pools[0]->backends[0], *before->pools[0]);
+  EXPECT_EQ(world.fleet->pools[0]->backends[0].use_count(), 3);  // The fleet, a table, the connections.
+  world.context->DropStrays();
+  EXPECT_EQ(world.fleet->pools[0]->backends[0].use_count(), 2);
+  world.context->snapshot = before;
+}
+
 TEST(WorkerContext, MayEndWhileAnAnswerGoesOnUnderAnOlderPolicyFile) {
   const ResultCacheSettings settings{.name = "results"};
   constexpr std::string_view kSame = R"({"model":"m","temperature":0})";
