@@ -265,6 +265,7 @@ Backend* PoolTable::Begin(Attempt& attempt, lb::BackendId id, bool streams, Mono
   attempt.backend_ = row.backend.get();
   attempt.sent_ = now;
   attempt.probe_ = pass.probe;
+  attempt.probe_told_ = attempt.fine_ = false;
   if (streams) StartWaiting(attempt, row);
   state.Sent(now);
   ++row.in_flight_change;
@@ -324,7 +325,10 @@ void PoolTable::OnFault(Attempt& attempt, Row& row, MonoTime now) {
   state.ObserveTtft(BackendState::kFaultLatency, now, tau_);
   state.check_wanted.store(true, kRelaxed);
   const uint64_t random = random_.Next();
-  if (const auto cause = state.breaker.Fault(breaker_, attempt.probe_, now, random)) {
+  // A probe that was told as a success may have closed the breaker: then it is a request
+  // like any other.
+  const bool probe = !attempt.probe_told_ || state.breaker.view().state != BreakerState::kClosed;
+  if (const auto cause = state.breaker.Fault(breaker_, probe ? attempt.probe_ : 0, now, random)) {
     const std::lock_guard lock(pool_->eject_mutex);
     if (pool_->MayEject()) {
       state.breaker.Open(breaker_, *cause, now, random);
@@ -345,13 +349,10 @@ void PoolTable::End(Attempt& attempt, Outcome outcome, MonoTime now, MonoTime re
   --active_;
   switch (outcome) {
     case Outcome::kOk:
-      state.breaker.Success(breaker_, attempt.probe_, now);
       if (attempt.probe_ != 0) {
-        row.breaker = state.breaker.view();
-        if (row.breaker.state == BreakerState::kClosed) {
-          state.ramp_from.store(now, kRelaxed);
-          state.ForgetTtft();
-        }
+        ProbeSucceeded(attempt, row, now);
+      } else {
+        state.breaker.Success(breaker_, 0, now);
       }
       break;
     case Outcome::kBusy:
@@ -359,6 +360,7 @@ void PoolTable::End(Attempt& attempt, Outcome outcome, MonoTime now, MonoTime re
       row.rest_until = state.rest_until();
       [[fallthrough]];
     case Outcome::kClientLeft:
+      if (attempt.probe_told_) break;
       state.breaker.Neutral(attempt.probe_);
       if (attempt.probe_ != 0) row.breaker = state.breaker.view();
       break;
@@ -371,8 +373,24 @@ void PoolTable::End(Attempt& attempt, Outcome outcome, MonoTime now, MonoTime re
   attempt.probe_ = 0;
 }
 
+void PoolTable::ProbeSucceeded(Attempt& attempt, Row& row, MonoTime now) {
+  if (std::exchange(attempt.probe_told_, true)) return;
+  BackendState& state = row.backend->state;
+  state.breaker.Success(breaker_, attempt.probe_, now);
+  row.breaker = state.breaker.view();
+  if (row.breaker.state != BreakerState::kClosed) return;
+  state.ramp_from.store(now, kRelaxed);
+  state.ForgetTtft();
+}
+
+void PoolTable::Promoted(Attempt& attempt, MonoTime now) {
+  CHECK(attempt.begun());
+  if (attempt.probe_ != 0 && attempt.fine_) ProbeSucceeded(attempt, RowOf(*attempt.backend_), now);
+}
+
 void PoolTable::Answered(Attempt& attempt, unsigned status) {
   CHECK(attempt.begun());
+  attempt.fine_ = status < 500;
   attempt.backend_->state.worker(worker_).answers[CodeIndex(status)].Add();
 }
 

@@ -49,7 +49,9 @@ class Attempt {
   Backend* backend_ = nullptr;
   MonoTime sent_ = 0;
   bool waiting_ = false;   // For its first token: linked in the backend's waiting list.
-  uint8_t probe_ = 0;      // Not 0: took a half-open slot of the breaker.
+  uint8_t probe_ = 0;      // Not 0: took a half-open slot of the breaker,
+  bool probe_told_ = false;   // and has given it back as a success.
+  bool fine_ = false;      // Its answer's head was no fault of the backend.
   Attempt* next_ = nullptr;
   Attempt* previous_ = nullptr;
 };
@@ -96,8 +98,12 @@ class PoolTable {
   static bool Suspect(const Backend& backend);
   // Ends the try; `retry_after` matters for kBusy (0: none was given).
   void End(Attempt& attempt, Outcome outcome, MonoTime now, MonoTime retry_after = 0);
-  // The status code of an answer's head, for the counters.
+  // The status code of an answer's head.
   void Answered(Attempt& attempt, unsigned status);
+  // Its answer is the one for the client, from its head or first token on. A probe has
+  // done its work by that: the rest may take minutes, and others wait for its place. If
+  // the answer breaks off all the same, that opens the breaker again.
+  void Promoted(Attempt& attempt, MonoTime now);
   // The endpoint-load-metrics field of an answer.
   void Report(Backend& backend, std::string_view field, MonoTime now);
 
@@ -120,6 +126,7 @@ class PoolTable {
   void StartWaiting(Attempt& attempt, Row& row);
   void StopWaiting(Attempt& attempt, Row& row);
   void OnFault(Attempt& attempt, Row& row, MonoTime now);
+  void ProbeSucceeded(Attempt& attempt, Row& row, MonoTime now);
 
   const std::shared_ptr<const PoolState> pool_;
   const uint32_t worker_;

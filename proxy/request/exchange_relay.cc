@@ -29,6 +29,8 @@ void Exchange::Promote(Try& one) {
   one.stage = Try::Stage::kRelaying;
   phase_ = Phase::kRelaying;
   backend_name_ = one.backend_name;
+  // A gRPC status in the head says that it is over already.
+  if (!grpc_status_ && !one.busy) pool_->table.Promoted(one.attempt, now);
   if (Try* const other = Other(one)) EndTry(*other, Outcome::kClientLeft);
   EndHedge(one.kind == TryKind::kHedge ? HedgeResult::kWon : HedgeResult::kLost);
   due_.hedge = kNever;

@@ -292,6 +292,51 @@ TEST(PoolTable, ThreeProbesThatSucceedCloseTheBreakerAndTheBackendRampsUp) {
   EXPECT_FLOAT_EQ(world.Of(0).slow_start, 1);
 }
 
+// A probe of backend 0 whose answer has begun with `status` and is the client's.
+void Probe(World& world, Attempt& attempt, unsigned status = 200) {
+  ASSERT_TRUE(world.Begin(attempt, 0));
+  world.table.Answered(attempt, status);
+  world.table.Promoted(attempt, world.now);
+}
+
+TEST(PoolTable, AProbeFreesItsPlaceWhenItsAnswerBegins) {
+  World world(3);
+  for (int i = 0; i < 5; ++i) world.Fault(0);
+  world.Wait(1200 * kMillisecond);
+  Attempt probes[4];
+  Probe(world, probes[0]);
+  EXPECT_EQ(world.Ids().size(), 3u);
+  world.table.End(probes[0], Outcome::kOk, world.now);
+  EXPECT_EQ(world.state(0).breaker.view().successes, 1u) << "told once";
+  Probe(world, probes[1]);
+  Probe(world, probes[2]);
+  EXPECT_EQ(world.state(0).breaker.view().state, BreakerState::kClosed);
+  ASSERT_TRUE(world.Begin(probes[3], 0));
+  world.table.End(probes[1], Outcome::kClientLeft, world.now);
+  world.table.End(probes[2], Outcome::kFault, world.now);   // Now like any other request's.
+  EXPECT_EQ(world.state(0).breaker.view().state, BreakerState::kClosed);
+}
+
+TEST(PoolTable, AProbeWhoseAnswerBreaksOffOpensTheBreakerAgain) {
+  World world(3);
+  for (int i = 0; i < 5; ++i) world.Fault(0);
+  world.Wait(1200 * kMillisecond);
+  Attempt probe;
+  Probe(world, probe);
+  world.table.End(probe, Outcome::kFault, world.now);
+  EXPECT_EQ(world.state(0).breaker.view().state, BreakerState::kOpen);
+}
+
+TEST(PoolTable, AnErrorThatIsPassedOnIsNoGoodProbe) {
+  World world(3);
+  for (int i = 0; i < 5; ++i) world.Fault(0);
+  world.Wait(1200 * kMillisecond);
+  Attempt probe;
+  Probe(world, probe, 500);
+  EXPECT_EQ(world.Ids().size(), 2u);
+  EXPECT_EQ(world.state(0).breaker.view().successes, 0u);
+}
+
 TEST(PoolTable, AtMostThirtyPercentOfAPoolIsEjected) {
   World world(10);
   for (size_t i = 0; i < 10; ++i) {

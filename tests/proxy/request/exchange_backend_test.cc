@@ -271,6 +271,27 @@ TEST(Elsewhere, AfterAGatewayErrorIfTheBudgetHasRoom) {
   EXPECT_EQ(bad, 1);
 }
 
+TEST(Probe, ThatStreamsForLongKeepsNobodyOut) {
+  config::Pool pool;
+  pool.circuit_breaker.panic_threshold = 0;
+  World world(1, pool);
+  const BreakerSettings settings(pool.circuit_breaker);
+  world.fleet->pools[0]->backends[0]->state.breaker.Open(settings, BreakerCause::kConsecutive,
+                                                         world.network.now(), 0);
+  world.Wait(2 * kSecond);
+  const auto first = world.Connect();
+  const auto second = world.Connect();
+  world.Ask(*first, Post(kStream));
+  world.backends[0]->Say(kEventsHead);
+  world.Run();
+  EXPECT_EQ(StatusOf(world.Ask(*second, Post(kStream))), 503);
+  world.backends[0]->Say(Chunk(kToken));
+  world.Run();
+  EXPECT_TRUE(first->heard.ends_with(Chunk(kToken)));
+  world.Ask(*second, Post(kStream));
+  EXPECT_EQ(world.backends[0]->requests, 2);
+}
+
 TEST(Elsewhere, WhenTheFirstTokenIsLateWhileTheHeadIsHeld) {
   config::Pool pool;
   pool.timeouts.sse_keep_alive = absl::ZeroDuration();
