@@ -133,15 +133,28 @@ size_t Flight::bytes() const {
 
 std::shared_ptr<Flight> Flight::Compact() const {
   auto out = std::make_shared<Flight>(bytes_max_, readers_max_);
-  std::string whole;
   std::lock_guard lock(mutex_);
-  whole.reserve(bytes_);
-  for (const Chunk& chunk : chunks_) whole += *chunk;
   out->state_ = State::kComplete;
   out->status_ = status_;
   out->content_type_ = content_type_;
-  out->bytes_ = out->kept_bytes_ = whole.size();
-  out->chunks_.push_back(std::make_shared<const std::string>(std::move(whole)));
+  out->bytes_ = out->kept_bytes_ = bytes_;
+  std::string next;
+  size_t left = bytes_;
+  const auto push = [&] {
+    left -= next.size();
+    out->chunks_.push_back(std::make_shared<const std::string>(std::exchange(next, {})));
+    next.reserve(std::min(left, kChunkBytes));
+  };
+  next.reserve(std::min(left, kChunkBytes));
+  for (const Chunk& chunk : chunks_) {
+    for (std::string_view rest = *chunk; !rest.empty();) {
+      const std::string_view piece = rest.substr(0, kChunkBytes - next.size());
+      next += piece;
+      rest.remove_prefix(piece.size());
+      if (next.size() == kChunkBytes) push();
+    }
+  }
+  if (!next.empty()) push();
   return out;
 }
 

@@ -54,10 +54,12 @@ class Flight {
   uint16_t status() const;
   std::string content_type() const;
   size_t bytes() const;
-  // The whole answer as one chunk; REQUIRES: complete and within the limit.
+  // The whole answer in chunks of kChunkBytes, so that a client that reads slowly makes
+  // nobody keep more than a few; REQUIRES: complete and within the limit.
   std::shared_ptr<Flight> Compact() const;
 
   static constexpr size_t kLagMax = 4;
+  static constexpr size_t kChunkBytes = 64 * 1024;
 
  private:
   friend class FlightReader;

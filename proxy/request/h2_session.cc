@@ -55,11 +55,7 @@ void H2Session::WriteHead(MessageId id, const ResponseHead& head, std::span<cons
 void H2Session::WriteContinue(MessageId id) { codec_->WriteContinue(writer_.out(), id); }
 
 void H2Session::WriteBody(MessageId id, std::string_view data) {
-  // In pieces, since the codec resets a message of which too much waits.
-  while (data.size() > Codec::kUnsentMark) {
-    codec_->WriteBody(writer_.out(), id, data.substr(0, Codec::kUnsentMark));
-    data.remove_prefix(Codec::kUnsentMark);
-  }
+  // Whole, however long: the codec resets a message that goes on when too much waits.
   codec_->WriteBody(writer_.out(), id, data);
 }
 

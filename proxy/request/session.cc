@@ -66,6 +66,8 @@ CodecLimits LimitsOf(const config::Server& server) {
   out.header_count = limits.header_count;
   out.request_line_bytes = limits.request_line_bytes;
   out.h2.concurrent_streams = limits.streams_per_connection;
+  // Events go out whole, and what came behind one before its backend was paused follows.
+  out.h2.unsent_bytes = std::max<size_t>(out.h2.unsent_bytes, limits.event_bytes) + 4 * Codec::kUnsentMark;
   return out;
 }
 

@@ -110,5 +110,37 @@ TEST(Flight, ItTakesNoMoreReadersThanItsLimit) {
   EXPECT_EQ(FlightReader::Join(flight, [] {}), nullptr);
 }
 
+TEST(Flight, WhatIsKeptComesInChunksOfOneSize) {
+  const size_t size = Flight::kChunkBytes;
+  auto flight = std::make_shared<Flight>(10 * size);
+  flight->Begin(200, "text/plain");
+  std::string text;
+  for (const size_t bytes : {size_t{1}, size_t{7}, 2 * size + 5, size - 100}) {
+    const std::string part(bytes, static_cast<char>('a' + text.size() % 26));
+    flight->Append(part);
+    text += part;
+  }
+  flight->Complete();
+  const auto kept = flight->Compact();
+  EXPECT_EQ(kept->bytes(), text.size());
+  Follower reader(kept);
+  auto step = reader.reader->Read(1);
+  ASSERT_EQ(step.chunks.size(), 1u);
+  EXPECT_EQ(step.chunks[0]->size(), size);
+  std::string heard = Text(step);
+  step = reader.reader->Read(10 * size);
+  EXPECT_EQ(step.chunks.size(), 2u);
+  EXPECT_EQ(heard + Text(step), text);
+  EXPECT_FALSE(step.more);
+}
+
+TEST(Flight, AnAnswerOfNothingIsKeptToo) {
+  auto flight = std::make_shared<Flight>(10);
+  flight->Begin(200, "");
+  flight->Complete();
+  Follower reader(flight->Compact());
+  EXPECT_TRUE(reader.reader->Read(1).chunks.empty());
+}
+
 }  // namespace
 }  // namespace penstock

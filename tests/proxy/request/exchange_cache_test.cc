@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "proxy/request/exchange.h"
+#include "tests/proxy/request/h2_client.h"
 #include "tests/proxy/request/world.h"
 
 namespace penstock {
@@ -351,6 +352,42 @@ TEST(Follower, OfAnAnswerThatBreaksOffIsCutToo) {
   EXPECT_TRUE(second->closed());
   EXPECT_FALSE(second->heard.ends_with("0\r\n\r\n"));
   EXPECT_EQ(world.cache->stats().entries, 0u);
+}
+
+TEST(SharedResult, ThatIsLongReachesAClientOfHttp2Whole) {
+  ResultCacheSettings settings = Settings();
+  settings.max_entry_bytes = 8 << 20;
+  CacheWorld world(1, settings);
+  const std::string body(3 << 20, 'x');
+  world.backends[0]->answer = Ok(body);
+  const auto first = world.Connect();
+  EXPECT_TRUE(world.Ask(*first, Post(kBody)).ends_with(body));
+  H2Client client(world);
+  const MessageId id = client.Post(kBody);
+  world.Run();
+  EXPECT_EQ(client.of(id).resets, 0);
+  EXPECT_EQ(client.of(id).body.size(), body.size());
+  EXPECT_EQ(client.of(id).ends, 1);
+  EXPECT_EQ(world.requests(), 1);
+}
+
+TEST(SharedResult, ThatIsLongWaitsForAClientOfHttp2InSmallPart) {
+  ResultCacheSettings settings = Settings();
+  settings.max_entry_bytes = 8 << 20;
+  CacheWorld world(1, settings);
+  const std::string body(3 << 20, 'x');
+  world.backends[0]->answer = Ok(body);
+  const auto first = world.Connect();
+  world.Ask(*first, Post(kBody));
+  first->Take();
+  const auto client = world.Connect();
+  client->stream->Write(h2::Hello({{4, 0}}) + h2::WindowUpdate(0, 1 << 28) +
+                        h2::Headers(1, h2::Post("/v1/completions"), 0) + h2::Data(1, kBody, h2::kEndStream));
+  world.Run();
+  client->Take();
+  client->stream->Write(h2::WindowUpdate(1, 1 << 28));
+  world.Run();
+  EXPECT_GT(client->Take().size(), body.size());
 }
 
 }  // namespace
