@@ -11,7 +11,8 @@
 namespace penstock {
 namespace {
 
-// How often a request that waits for its answer looks whether its backend lives.
+// How often a request that waits for its answer looks whether its backend lives, or what
+// the one that it follows has said.
 constexpr MonoTime kLookInterval = 500 * kMillisecond;
 
 }  // namespace
@@ -30,7 +31,10 @@ void Exchange::Rearm() {
     case Phase::kQueued: next = std::min(next, due_.queue); break;
     case Phase::kTrying: next = std::min(next, NextOfTries(context_.loop.now())); break;
     case Phase::kRelaying: next = std::min({next, due_.idle, due_.comment}); break;
-    case Phase::kFollowing: next = std::min(next, due_.idle); break;
+    // Whoever leads wakes it, unless this loop has no room for one more task.
+    case Phase::kFollowing:
+      next = std::min({next, due_.idle, context_.loop.now() + kLookInterval});
+      break;
     case Phase::kBackOff: break;
     case Phase::kDone: return;
   }
@@ -54,6 +58,7 @@ MonoTime Exchange::NextOfTries(MonoTime now) const {
 void Exchange::OnTimeout() {
   const MonoTime now = context_.loop.now();
   if (now >= due_.give_up) return GiveUp();
+  if (session_ == nullptr) OnDeserted();  // Its last follower may have left unheard.
   switch (phase_) {
     case Phase::kBody:
       if (now >= due_.body) return BodyStopped();
@@ -69,6 +74,7 @@ void Exchange::OnTimeout() {
       break;
     case Phase::kFollowing:
       if (now >= due_.idle && session_ != nullptr) return CheckClient();
+      OnFollow();
       break;
     case Phase::kBackOff:
     case Phase::kDone: break;

@@ -390,5 +390,45 @@ TEST(SharedResult, ThatIsLongWaitsForAClientOfHttp2InSmallPart) {
   EXPECT_GT(client->Take().size(), body.size());
 }
 
+// From the next step on the proxy's loop has no room for a task, until it has run what is there.
+void FillLoop(World& world) {
+  world.inside.Post([&world] {
+    while (world.inside.Post([] {})) {
+    }
+  });
+}
+
+TEST(Follower, FindsTheAnswerThoughItsLoopHadNoRoomForTheWord) {
+  CacheWorld world;
+  const auto leads = world.Connect();
+  const auto follows = world.Connect();
+  world.Ask(*leads, Post(kBody));
+  world.Ask(*follows, Post(kBody));
+  FillLoop(world);
+  world.backends[0]->Say(Ok("fine"));
+  world.Run();
+  EXPECT_TRUE(leads->heard.ends_with("fine"));
+  EXPECT_EQ(follows->heard, "");
+  world.Wait(kSecond);
+  EXPECT_TRUE(Has(follows->heard, "fine"));
+}
+
+TEST(Follower, WhenTheLastHasLeftUnheardTheBackendIsToldToStopAllTheSame) {
+  CacheWorld world;
+  auto first = world.Connect();
+  auto second = world.Connect();
+  world.Ask(*first, Post(kBody));
+  world.Ask(*second, Post(kBody));
+  first.reset();
+  world.Run();
+  FillLoop(world);
+  second.reset();
+  world.Run();
+  EXPECT_EQ(world.context->orphans.size(), 1u);
+  world.Wait(kSecond);
+  EXPECT_TRUE(world.context->orphans.empty());
+  EXPECT_TRUE(world.backends[0]->conns[0]->ended);
+}
+
 }  // namespace
 }  // namespace penstock
