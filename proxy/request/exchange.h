@@ -34,7 +34,7 @@ class Session;
 
 class Exchange final {
  public:
-  static constexpr size_t kTriedMax = 8;
+  static constexpr size_t kTriedMax = 16;  // More than fail with retry.attempts at its most, 10.
   static constexpr size_t kHeldMax = 64 * 1024;  // Body of a streamed request before its backend is known.
 
   explicit Exchange(WorkerContext& context);

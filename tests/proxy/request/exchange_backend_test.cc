@@ -271,6 +271,21 @@ TEST(Elsewhere, AfterAGatewayErrorIfTheBudgetHasRoom) {
   EXPECT_EQ(bad, 1);
 }
 
+TEST(Elsewhere, NeverAskedTwiceHoweverManyFail) {
+  config::Pool pool;
+  pool.retry.attempts = 10;
+  pool.retry.budget_min = 100;
+  World world(10, pool);
+  for (const auto& backend : world.backends) {
+    backend->answer = "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 3\r\n\r\nbad";
+  }
+  const auto client = world.Connect();
+  client->stream->Write(Post(kBody));
+  world.Wait(5 * kSecond);
+  EXPECT_EQ(StatusOf(client->Take()), 502);
+  for (const auto& backend : world.backends) EXPECT_EQ(backend->requests, 1) << backend->address;
+}
+
 TEST(Probe, ThatStreamsForLongKeepsNobodyOut) {
   config::Pool pool;
   pool.circuit_breaker.panic_threshold = 0;
