@@ -189,6 +189,26 @@ TEST(H2Session, TheErrorEventOfABrokenAnswerWaitsForTheWindow) {
   EXPECT_EQ(frames[1], "RST_STREAM 1 code 2");
 }
 
+TEST(H2Session, AnEventAsLongAsTheyMayBeReachesItsClientWithItsNeighbours) {
+  World world;
+  world.network.link_options.deliver_bytes = 4 << 20;
+  world.network.link_options.window_bytes = 4 << 20;
+  H2Client client(world);
+  const MessageId id = client.Post(kStream);
+  const auto event = [](size_t size) { return "data: " + std::string(size - 8, 'x') + "\n\n"; };
+  std::string events(kToken), chunks(Chunk(kToken));
+  // Just below the mark that pauses the backend, the longest one, and some behind it.
+  for (const std::string& one : {event(65'000), event(1'048'500), event(2'000), std::string(kToken),
+                                 std::string("data: [DONE]\n\n")}) {
+    events += one;
+    chunks += Chunk(one);
+  }
+  Say(world, 0, std::string(kEventsHead) + chunks + Chunk(""));
+  EXPECT_EQ(client.of(id).resets, 0);
+  EXPECT_EQ(client.of(id).body, events);
+  EXPECT_EQ(client.of(id).ends, 1);
+}
+
 TEST(H2Session, AHeadBeyondTheLimitsIsAnsweredOnItsStreamAlone) {
   World world;
   H2Client client(world);
