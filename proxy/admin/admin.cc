@@ -9,7 +9,9 @@
 
 #include "proxy/admin/backend_view.h"
 #include "proxy/admin/metrics.h"
+#include "proxy/base/ip.h"
 #include "proxy/base/log.h"
+#include "proxy/http/message.h"
 
 namespace penstock {
 namespace {
@@ -61,6 +63,21 @@ std::string TakeStep(std::string_view& path) {
   return step;
 }
 
+// Any name may stand in Host for these: scrapers and probes go by names.
+bool ForAnyHost(std::string_view path) {
+  return path == "/metrics" || path == "/livez" || path == "/readyz";
+}
+
+// An IP address or localhost, with a port or without; or none, which no browser sends.
+bool AskedByAddress(std::string_view host) {
+  if (host.empty()) return true;
+  const bool v6 = host.front() == '[';
+  const size_t colon = host.rfind(':');
+  if (colon != std::string_view::npos && (!v6 || host[colon - 1] == ']')) host = host.substr(0, colon);
+  if (v6) return host.back() == ']' && ParseIp(host.substr(1, host.size() - 2)).has_value();
+  return EqualsIgnoringCase(host, "localhost") || ParseIp(host).has_value();
+}
+
 void SendIndex(HttpAnswer& answer, bool html) {
   std::string page = html ? "<!doctype html><title>penstock admin</title><ul>\n" : "";
   for (const std::string_view link : kLinks) {
@@ -76,6 +93,11 @@ AdminPages::AdminPages(AdminSources sources, AdminTime time)
     : sources_(std::move(sources)), time_(std::move(time)) {}
 
 void AdminPages::Handle(const HttpRequest& request, std::unique_ptr<HttpAnswer> answer) {
+  if (!ForAnyHost(request.path) && !AskedByAddress(request.Header("host"))) {
+    return SendError(*answer, 421,
+                     "this page is told where Host is an IP address or localhost: web pages can have "
+                     "names of their own lead here");
+  }
   if (request.method == "GET" || request.method == "HEAD") return Get(request, std::move(answer));
   if (request.method == "POST") return Post(request, std::move(answer));
   SendError(*answer, 405, "only GET and POST are answered here", {{"allow", "GET, HEAD, POST"}});

@@ -15,6 +15,10 @@
 // web page must not be able to drain a fleet through somebody's browser. Each is
 // logged. Names in a path are percent-decoded.
 //
+// What is not for everybody to know (all but /metrics, /livez and /readyz) is told only
+// where Host is an IP address or localhost: under a name of its own a web page could
+// have a browser ask us, and read the answer as the page's (DNS rebinding).
+//
 // Threads: the control loop's thread; metrics are put together beside it.
 #pragma once
 

@@ -47,7 +47,7 @@ struct World {
     FetchOptions options;
     options.method = std::move(method);
     options.target = std::move(target);
-    options.authority = "127.0.0.1:9901";
+    options.authority = authority;
     options.headers = std::move(headers);
     const auto fetch = Fetch::Start(loop.dialer(), loop.deadlines(), admin->address(),
                                     std::move(options), [&](absl::StatusOr<FetchResult> answer) {
@@ -69,6 +69,7 @@ struct World {
   std::vector<std::shared_ptr<ResultCache>> caches;
   std::vector<std::pair<std::string, std::string>> decisions;
   std::string not_ready;
+  std::string authority = "127.0.0.1:9901";
   std::unique_ptr<Admin> admin;
 };
 
@@ -84,6 +85,30 @@ TEST(Admin, TheFirstPageListsTheOthersAndEachIsThere) {
   EXPECT_EQ(count, 7);
   EXPECT_NE(world.Ask("GET", "/", {{"accept", "text/html"}}).body.find("href=\"/backends\""),
             std::string::npos);
+}
+
+TEST(Admin, TellsAWebPageUnderANameOfItsOwnNothing) {
+  World world;
+  const auto ask = [&world](std::string path, std::string host) {
+    world.authority = std::move(host);
+    return world.Get(std::move(path)).status;
+  };
+  for (const char* path : {"/", "/config", "/backends", "/decisions", "/cache", "/nothing"}) {
+    for (const char* host : {"evil.example:9901", "evil.example", "127.0.0.1.evil.example:9901",
+                             "localhost.evil.example", "evil", "1.2.3.4.5"}) {
+      EXPECT_EQ(ask(path, host), 421) << path << " " << host;
+    }
+    for (const char* host : {"127.0.0.1@evil:1", "[::1].evil:9901", "[", ":", "[::1"}) {
+      EXPECT_EQ(ask(path, host), 400) << path << " " << host;  // These are no Host at all.
+    }
+  }
+  EXPECT_EQ(world.Post("/cache/flush").status, 421);
+  for (const char* host : {"127.0.0.1:9901", "10.0.0.7", "[::1]:9901", "[::1]", "localhost:9901", "LocalHost"}) {
+    EXPECT_EQ(ask("/config", host), 200) << host;
+  }
+  for (const char* path : {"/metrics", "/livez", "/readyz"}) {
+    EXPECT_EQ(ask(path, "penstock.monitoring.svc:9901"), 200) << path;
+  }
 }
 
 TEST(Admin, MetricsComeAsPrometheusText) {
