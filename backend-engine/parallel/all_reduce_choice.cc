@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <functional>
 
 namespace penstock::engine {
 
@@ -10,8 +11,24 @@ const char* NameOf(AllReduceWay way) {
     case AllReduceWay::kOneShot: return "one_shot";
     case AllReduceWay::kTwoShot: return "two_shot";
     case AllReduceWay::kNccl: return "nccl";
+    case AllReduceWay::kHierarchical: return "hierarchical";
   }
   return "";
+}
+
+std::vector<AllReduceWay> WaysFor(const RankTopology& topology) {
+  std::vector<AllReduceWay> ways;
+  const auto& hosts = topology.of_host;
+  const bool one_host = hosts.size() <= 1;
+  if (one_host && topology.peers) ways = {AllReduceWay::kOneShot, AllReduceWay::kTwoShot};
+  if (topology.library) ways.push_back(AllReduceWay::kNccl);
+  // Parts are the same on every host only where all have as many ranks.
+  const bool alike = std::adjacent_find(hosts.begin(), hosts.end(), std::not_equal_to<>()) ==
+                     hosts.end();
+  if (!one_host && topology.library && topology.peers && alike && hosts.front() > 1) {
+    ways.push_back(AllReduceWay::kHierarchical);
+  }
+  return ways;
 }
 
 void AllReduceTable::Add(int64_t bytes, AllReduceWay way, double microseconds) {

@@ -9,8 +9,20 @@
 
 namespace penstock::engine {
 
-enum class AllReduceWay { kOneShot, kTwoShot, kNccl };
+// kHierarchical: summed in parts over the peers of each host, the parts over the
+// hosts by NCCL, and gathered over the peers again: 1 / peers of a message crosses
+// the network, once for each of a host's links.
+enum class AllReduceWay { kOneShot, kTwoShot, kNccl, kHierarchical };
 const char* NameOf(AllReduceWay way);
+
+struct RankTopology {
+  std::vector<int> of_host;  // Ranks of each host.
+  bool peers = false;        // Ranks of a host read each other's memory (NVLink, PCIe peers).
+  bool library = false;      // There is NCCL between all of them.
+};
+
+// The ways that are possible at all, simplest first; none: these ranks cannot talk.
+std::vector<AllReduceWay> WaysFor(const RankTopology& topology);
 
 class AllReduceTable {
  public:

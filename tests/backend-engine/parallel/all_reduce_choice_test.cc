@@ -19,6 +19,36 @@ AllReduceTable Measured() {
   return table;
 }
 
+using Ways = std::vector<AllReduceWay>;
+
+TEST(WaysFor, RanksOfOneHostSumByTheirOwnKernelsWhereTheyReachEachOther) {
+  EXPECT_EQ(WaysFor({{8}, true, true}),
+            (Ways{AllReduceWay::kOneShot, AllReduceWay::kTwoShot, AllReduceWay::kNccl}));
+  EXPECT_EQ(WaysFor({{4}, true, false}), (Ways{AllReduceWay::kOneShot, AllReduceWay::kTwoShot}));
+  EXPECT_EQ(WaysFor({{4}, false, true}), Ways{AllReduceWay::kNccl});  // PCIe without peers.
+  EXPECT_TRUE(WaysFor({{4}, false, false}).empty());
+}
+
+TEST(WaysFor, SeveralHostsNeedNcclAndMayGoByHosts) {
+  EXPECT_EQ(WaysFor({{8, 8}, true, true}),
+            (Ways{AllReduceWay::kNccl, AllReduceWay::kHierarchical}));
+  // A rank a host has no peers to share the way; unequal hosts have unequal parts.
+  EXPECT_EQ(WaysFor({{1, 1, 1}, true, true}), Ways{AllReduceWay::kNccl});
+  EXPECT_EQ(WaysFor({{8, 4}, true, true}), Ways{AllReduceWay::kNccl});
+  EXPECT_EQ(WaysFor({{8, 8}, false, true}), Ways{AllReduceWay::kNccl});
+  EXPECT_TRUE(WaysFor({{8, 8}, true, false}).empty());
+}
+
+TEST(AllReduceTable, TakesTheWayByHostsFromWhereItIsMeasuredFaster) {
+  AllReduceTable table;
+  table.Add(16 << 10, AllReduceWay::kNccl, 30.0);
+  table.Add(16 << 10, AllReduceWay::kHierarchical, 55.0);
+  table.Add(16 << 20, AllReduceWay::kNccl, 900.0);
+  table.Add(16 << 20, AllReduceWay::kHierarchical, 310.0);
+  EXPECT_EQ(table.Best(8 << 10), AllReduceWay::kNccl);
+  EXPECT_EQ(table.Best(1 << 20), AllReduceWay::kHierarchical);
+}
+
 TEST(AllReduceTable, ChoosesTheFastestAtTheNextMeasuredSize) {
   const AllReduceTable table = Measured();
   EXPECT_EQ(table.Best(16), AllReduceWay::kOneShot);

@@ -1,0 +1,54 @@
+// How the processes of one group find each other, on one machine or several: the
+// first one listens, the others come to it, each says who it is and what it
+// serves, and when all are there each gets the group's id (NcclComm's). The
+// connections stay, as a line of life: a process that ends, or is silent for
+// silence_seconds, is named to all others within seconds, so that nobody waits
+// inside NCCL for the dead.
+//
+// Nobody is asked for a password and nothing is encrypted, as in NCCL itself: only
+// for networks where nobody else is.
+//
+// Threads: Healthy() from any; one thread of its own keeps the line.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+namespace penstock::engine {
+
+struct RendezvousOptions {
+  int index = 0;         // Of this process; 0 listens.
+  int size = 2;          // Processes in all.
+  std::string address;   // IPv4 address and port of process 0: "10.0.0.1:7100".
+  std::string facts;     // What all must agree on: model, weights, ranks. One line.
+  double timeout_seconds = 120;  // For all to come.
+  double silence_seconds = 5;    // After which a process that says nothing is lost.
+};
+
+inline constexpr int kRendezvousMax = 64;      // Processes.
+inline constexpr size_t kRendezvousFactsMax = 511;
+inline constexpr size_t kRendezvousIdMax = 128;
+
+// False: `error` names the option, what was found and what is allowed.
+bool CheckRendezvous(const RendezvousOptions& options, std::string& error);
+
+class Rendezvous {
+ public:
+  // Returns when all have come. Process 0 brings `id`, the others get it. Null with
+  // the reason; a wait ends once `stop` is true.
+  static std::unique_ptr<Rendezvous> Meet(const RendezvousOptions& options, std::string& id,
+                                          const std::atomic<bool>& stop, std::string& error);
+  ~Rendezvous();  // Leaves: the others are told so.
+
+  // False once a process is lost; `error` says which and how.
+  bool Healthy(std::string& error) const;
+
+ private:
+  class State;
+  explicit Rendezvous(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace penstock::engine
