@@ -75,6 +75,11 @@ GpuRank::~GpuRank() {
   if (stream_ != nullptr) cuda::DestroyStream(stream_);
 }
 
+void GpuRank::WaitUntilIdle() {
+  std::string error;
+  if (Use(error) && stream_ != nullptr) (void)cuda::Synchronize(stream_);
+}
+
 bool GpuRank::Ok(cuda::GpuError failed, const char* what, std::string& error) const {
   if (failed == cuda::kGpuOk) return true;
   error = "rank " + std::to_string(rank_) + " on GPU " +
@@ -215,7 +220,13 @@ bool GpuRank::Connect(const std::string& nccl_id, std::string& error) {
       return nccl_->AllReduceSumBf16(values, count);
     };
   }
-  comm_ = std::make_unique<GpuComm>(meeting_, rank_, meetings_, std::move(library));
+  int sharing = 1;
+  for (const int gpu : group_.gpus) {
+    sharing = std::max(sharing, static_cast<int>(std::count(group_.gpus.begin(),
+                                                            group_.gpus.end(), gpu)));
+  }
+  comm_ = std::make_unique<GpuComm>(meeting_, rank_, meetings_, std::move(library),
+                                    cuda::PeerBlocks(group_.sm_count, sharing));
   model_ = std::make_unique<GpuLlama>(group_.config, shard_, weights_, kv_, buffers_,
                                       group_.limits.step.block_tokens, gemm_, *comm_);
   return true;
@@ -225,9 +236,7 @@ bool GpuRank::Connect(const std::string& nccl_id, std::string& error) {
 bool GpuRank::MeasureSums(std::string& error) {
   const auto hidden = static_cast<int32_t>(group_.config.hidden_size);
   for (int32_t tokens = 1; tokens <= group_.limits.step.tokens; tokens *= 4) {
-    for (const AllReduceWay way :
-         {AllReduceWay::kOneShot, AllReduceWay::kTwoShot, AllReduceWay::kNccl}) {
-      if (way == AllReduceWay::kNccl && !comm_->has_library()) continue;
+    for (const AllReduceWay way : WaysFor({{comm_->size()}, true, comm_->has_library()})) {
       const auto run = [&](int turn) {
         const int buffer = turn % 2;
         return comm_->SumAndNormBy(
@@ -329,7 +338,8 @@ cuda::GpuError GpuRank::QueueSampling(const GpuStepShape& shape, int32_t samples
   const GpuStepMemory step = layout_.At(step_memory_);
   error = cuda::Sample({logits, ranks, shape.rows, static_cast<int32_t>(shard_.vocab_padded),
                         static_cast<int32_t>(group_.config.vocab_size), step.sample_rows, samples,
-                        step.history, step.biases, work_, counts_, sampled_},
+                        step.history, step.biases, step.masks, work_, counts_,
+                        sampled_},
                        stream_);
   if (error == cuda::kGpuOk && samples > 0) {
     error = cuda::CopyToHost(sampled_host_[turn], sampled_,

@@ -73,6 +73,10 @@ class GpuRank {
 
   void AbortLibrary();  // From any thread.
 
+  // Nothing of this rank runs any more. Of all ranks, before any is destroyed: their
+  // kernels read each other's memory.
+  void WaitUntilIdle();
+
   // Rank 0, after Done.
   const cuda::SampledRow* sampled(size_t turn) const { return sampled_host_[turn]; }
   const float* logits() const { return logits_host_; }  // [ranks][rows][vocab_padded]

@@ -36,6 +36,7 @@ class GpuRunner::Impl {
     }
     watch_wake_.notify_one();
     if (watchdog_.joinable()) watchdog_.join();
+    for (const auto& rank : ranks_) rank->WaitUntilIdle();
     ranks_.clear();
     for (const Flight& flight : flights_) {
       if (flight.packed != nullptr) cuda::FreePinned(flight.packed);
@@ -47,7 +48,7 @@ class GpuRunner::Impl {
     notes_ = plan_.notes;
     const StepLimits& limits = group_.limits.step;
     sampling_ = std::make_unique<GpuSampling>(limits.sequences, plan_.layout->history_max(),
-                                              plan_.layout->biases_max());
+                                              plan_.layout->biases_max(), limits.vocab);
     input_.Reserve(limits);
     if (options_.keep_logits) {
       kept_.resize(static_cast<size_t>(limits.tokens) *

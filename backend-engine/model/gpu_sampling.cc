@@ -14,7 +14,9 @@ bool Penalises(const SamplingParams& params) {
 
 }  // namespace
 
-GpuSampling::GpuSampling(int64_t rows_max, int64_t history_max, int64_t biases_max) {
+GpuSampling::GpuSampling(int64_t rows_max, int64_t history_max, int64_t biases_max, int64_t vocab)
+    : mask_words_(static_cast<size_t>(cuda::MaskWords(vocab))) {
+  masks_.reserve(static_cast<size_t>(rows_max) * mask_words_);
   rows_.reserve(static_cast<size_t>(rows_max));
   history_.reserve(static_cast<size_t>(history_max));
   biases_.reserve(static_cast<size_t>(biases_max));
@@ -26,6 +28,7 @@ void GpuSampling::Clear() {
   history_.clear();
   biases_.clear();
   awaited_.clear();
+  masks_.clear();
 }
 
 bool GpuSampling::Add(const StepSequence& sequence, int32_t logit_row) {
@@ -53,7 +56,16 @@ bool GpuSampling::Add(const StepSequence& sequence, int32_t logit_row) {
                    .history_count = static_cast<int32_t>(history),
                    .prompt_count = sequence.prompt_length,
                    .bias_first = static_cast<int32_t>(biases_.size()),
-                   .bias_count = static_cast<int32_t>(params.logit_bias.size())});
+                   .bias_count = static_cast<int32_t>(params.logit_bias.size()),
+                   .mask_first = params.allowed != nullptr ? static_cast<int32_t>(masks_.size())
+                                                           : -1});
+  if (params.allowed != nullptr) {
+    const auto end = params.allowed->begin() +
+                     static_cast<std::ptrdiff_t>(std::min(params.allowed->size(), mask_words_));
+    masks_.insert(masks_.end(), params.allowed->begin(), end);
+    masks_.resize(masks_.size() + mask_words_ -
+                  static_cast<size_t>(end - params.allowed->begin()));
+  }
   if (history > 0) {
     history_.insert(history_.end(), sequence.history.begin(), sequence.history.end());
     if (sequence.awaited >= 0) {

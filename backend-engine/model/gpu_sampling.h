@@ -18,7 +18,7 @@ namespace penstock::engine {
 class GpuSampling {
  public:
   // Of a step: at most so many rows, tokens of their histories, biases.
-  GpuSampling(int64_t rows_max, int64_t history_max, int64_t biases_max);
+  GpuSampling(int64_t rows_max, int64_t history_max, int64_t biases_max, int64_t vocab);
 
   void Clear();
 
@@ -29,6 +29,7 @@ class GpuSampling {
   const std::vector<cuda::SampleRow>& rows() const { return rows_; }
   const std::vector<int32_t>& history() const { return history_; }
   const std::vector<cuda::TokenBias>& biases() const { return biases_; }
+  const std::vector<uint32_t>& masks() const { return masks_; }
   // Places of history() that the step before fills.
   const std::vector<cuda::TokenPlace>& awaited() const { return awaited_; }
 
@@ -37,6 +38,8 @@ class GpuSampling {
   std::vector<int32_t> history_;
   std::vector<cuda::TokenBias> biases_;
   std::vector<cuda::TokenPlace> awaited_;
+  const size_t mask_words_;
+  std::vector<uint32_t> masks_;
 };
 
 // The answer for one row, all but its id. `logprobs`: of its SamplingParams.

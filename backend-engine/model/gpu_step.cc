@@ -8,7 +8,7 @@ namespace {
 
 constexpr int64_t kAlign = 256;
 constexpr int64_t kBiasesOfSequence = 1024;  // The API allows no more.
-enum Part { kTable = 10, kBiases = 11, kHistory = 12 };  // Those of which a step uses some.
+enum Part { kTable = 10, kBiases = 11, kHistory = 12, kMasks = 13 };  // Those of which a step uses some.
 
 template <typename T>
 void Put(const std::vector<T>& from, T* to) {
@@ -37,7 +37,8 @@ GpuStepLayout::GpuStepLayout(const GpuStepLimits& limits) : limits_(limits) {
                            int64_t{step.sequences} * static_cast<int64_t>(sizeof(cuda::TokenPlace)),
                            (int64_t{step.block_count} + 1) * 4,
                            biases_max_ * static_cast<int64_t>(sizeof(cuda::TokenBias)),
-                           history_max_ * 4};
+                           history_max_ * 4,
+                           int64_t{step.sequences} * cuda::MaskWords(step.vocab) * 4};
   static_assert(std::size(sizes) == std::size(decltype(at_){}));
   for (size_t i = 0; i < std::size(sizes); ++i) {
     at_[i] = bytes_;
@@ -58,7 +59,8 @@ GpuStepMemory GpuStepLayout::At(std::byte* memory) const {
           reinterpret_cast<cuda::TokenPlace*>(memory + at_[9]),
           reinterpret_cast<int32_t*>(memory + at_[kTable]),
           reinterpret_cast<cuda::TokenBias*>(memory + at_[kBiases]),
-          reinterpret_cast<int32_t*>(memory + at_[kHistory])};
+          reinterpret_cast<int32_t*>(memory + at_[kHistory]),
+          reinterpret_cast<uint32_t*>(memory + at_[kMasks])};
 }
 
 GpuStepShape GpuStepLayout::Pack(const StepInput& input, const GpuSampling& sampling,
@@ -83,6 +85,8 @@ GpuStepShape GpuStepLayout::Pack(const StepInput& input, const GpuSampling& samp
   Put(sampling.rows(), to.sample_rows);
   Put(sampling.biases(), to.biases);
   Put(sampling.history(), to.history);
+  shape.mask_words = static_cast<int64_t>(sampling.masks().size());
+  Put(sampling.masks(), to.masks);
   shape.picks = shape.rows != shape.tokens;
   for (size_t i = 0; i < input.sequences.size(); ++i) {
     const AttentionSequence& sequence = input.sequences[i];
@@ -131,6 +135,7 @@ cuda::GpuError GpuStepLayout::Copy(const GpuStepShape& shape, const std::byte* h
   copy(kTable, shape.table_entries * 4);
   copy(kBiases, shape.bias_entries * static_cast<int64_t>(sizeof(cuda::TokenBias)));
   copy(kHistory, shape.history_entries * 4);
+  copy(kMasks, shape.mask_words * 4);
   return error;
 }
 

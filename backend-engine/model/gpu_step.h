@@ -36,6 +36,7 @@ struct GpuStepShape {
   int64_t table_entries = 0;
   int64_t bias_entries = 0;
   int64_t history_entries = 0;
+  int64_t mask_words = 0;
 };
 
 // Pointers into one copy of the memory.
@@ -53,6 +54,7 @@ struct GpuStepMemory {
   int32_t* block_table;  // From here on only what a step uses is copied.
   cuda::TokenBias* biases;
   int32_t* history;
+  uint32_t* masks;
 };
 
 class GpuStepLayout {
@@ -79,7 +81,7 @@ class GpuStepLayout {
 
   const GpuStepLimits limits_;
   int64_t tiles_max_ = 0, biases_max_ = 0, history_max_ = 0;
-  int64_t at_[13] = {};  // Of each part of GpuStepMemory, in its order.
+  int64_t at_[14] = {};  // Of each part of GpuStepMemory, in its order.
   int64_t bytes_ = 0;
 };
 

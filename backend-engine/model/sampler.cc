@@ -6,6 +6,9 @@
 #include "backend-engine/model/philox.h"
 
 namespace penstock::engine {
+namespace {
+constexpr float kForbidden = -1e30f;  // Below any logit, and no weight at any temperature.
+}
 
 Sampler::Sampler(int64_t vocab, const Kernels& kernels)
     : vocab_(vocab),
@@ -25,6 +28,8 @@ void Sampler::Sample(const float* logits, const SamplingParams& params,
   out.token = -1;
   if (out.invalid) return;
   const float* adjusted = Adjust(logits, params, history, prompt_length);
+  out.invalid = params.allowed != nullptr && !Forbid(*params.allowed);
+  if (out.invalid) return;
   if (params.temperature <= 0.0f) {
     out.token = adjusted == logits ? best.index : kernels_.arg_max(adjusted, vocab_).index;
   } else {
@@ -57,13 +62,27 @@ const float* Sampler::Adjust(const float* logits, const SamplingParams& params,
                              std::span<const int32_t> history, int64_t prompt_length) {
   const bool penalises = params.repetition_penalty != 1.0f || params.presence_penalty != 0.0f ||
                          params.frequency_penalty != 0.0f;
-  if (!penalises && params.logit_bias.empty()) return logits;
+  if (!penalises && params.logit_bias.empty() && params.allowed == nullptr) return logits;
   std::copy_n(logits, vocab_, adjusted_.begin());
   for (const auto& [token, bias] : params.logit_bias) {
     if (token >= 0 && token < vocab_) adjusted_[static_cast<size_t>(token)] += bias;
   }
   if (penalises) Penalise(params, history, prompt_length);
   return adjusted_.data();
+}
+
+// False: no token is allowed.
+bool Sampler::Forbid(const std::vector<uint32_t>& allowed) {
+  bool any = false;
+  for (size_t token = 0; token < adjusted_.size(); ++token) {
+    const size_t word = token / 32;
+    if (word < allowed.size() && (allowed[word] >> (token % 32) & 1) != 0) {
+      any = true;
+    } else {
+      adjusted_[token] = kForbidden;
+    }
+  }
+  return any;
 }
 
 // A token's count is that of its places in the answer, plus one, so that a

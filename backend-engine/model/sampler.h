@@ -1,9 +1,9 @@
 // Chooses a sequence's next token from its logits.
 //
 // In this order: logit_bias; repetition penalty over prompt and answer;
-// presence and frequency penalties over the answer; temperature; min_p; top_k;
-// top_p; one draw. Temperature 0 takes the most likely token after bias and
-// penalties. Log probabilities are of the model's own distribution, before all
+// presence and frequency penalties over the answer; the mask of allowed tokens;
+// temperature; min_p; top_k; top_p; one draw. Temperature 0 takes the most likely
+// token after bias, penalties and mask. Log probabilities are of the model's own distribution, before all
 // of that.
 //
 // The draw is the request's seed's number for this place in the answer, so that
@@ -34,6 +34,7 @@ class Sampler {
                    SampledToken& out);
   const float* Adjust(const float* logits, const SamplingParams& params,
                       std::span<const int32_t> history, int64_t prompt_length);
+  bool Forbid(const std::vector<uint32_t>& allowed);
   void Penalise(const SamplingParams& params, std::span<const int32_t> history,
                 int64_t prompt_length);
   int32_t Draw(const float* logits, const SamplingParams& params, uint64_t position);

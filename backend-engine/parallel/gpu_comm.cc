@@ -31,9 +31,11 @@ void GpuMeeting::Abort() {
   if (abort_ != nullptr) std::atomic_ref(*abort_).store(1, std::memory_order_release);
 }
 
-GpuComm::GpuComm(GpuMeeting& meeting, int rank, uint32_t* meetings, LibrarySum library)
+GpuComm::GpuComm(GpuMeeting& meeting, int rank, uint32_t* meetings, LibrarySum library,
+                 int32_t blocks_max)
     : meeting_(meeting), library_(std::move(library)) {
   group_.rank = rank;
+  group_.blocks_max = blocks_max;
   group_.size = static_cast<int32_t>(meeting.memory_.size());
   for (size_t i = 0; i < meeting.memory_.size(); ++i) group_.of[i] = meeting.memory_[i];
   group_.meetings = meetings;
@@ -62,6 +64,7 @@ cuda::GpuError GpuComm::SumAndNormBy(AllReduceWay way, int buffer, const cuda::R
         return cuda::kGpuInvalid;
       }
       break;
+    case AllReduceWay::kHierarchical: return cuda::kGpuInvalid;  // Ranks of one process, one host.
   }
   return error != cuda::kGpuOk ? error : cuda::RmsNorm(norm, stream);
 }

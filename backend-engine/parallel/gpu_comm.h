@@ -52,8 +52,10 @@ class GpuMeeting {
 class GpuComm {
  public:
   // REQUIRES: every rank has announced its memory. `meetings`: zeroed memory of
-  // this rank's GPU, kPeerBlocksMax words. `library` may be empty.
-  GpuComm(GpuMeeting& meeting, int rank, uint32_t* meetings, LibrarySum library);
+  // this rank's GPU, kPeerBlocksMax words. `library` may be empty. `blocks_max`: the
+  // same on every rank, PeerBlocks() of the GPU that most of them share.
+  GpuComm(GpuMeeting& meeting, int rank, uint32_t* meetings, LibrarySum library,
+          int32_t blocks_max = cuda::kPeerBlocksMax);
 
   int rank() const { return group_.rank; }
   int size() const { return group_.size; }

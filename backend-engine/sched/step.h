@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -24,6 +25,9 @@ struct SamplingParams {
   uint64_t seed = 0;
   int32_t logprobs = -1;  // -1: none; n: the chosen token's and the n most likely ones'.
   std::vector<std::pair<int32_t, float>> logit_bias;
+  // Token t may be chosen where bit t % 32 of word t / 32 is set; none beyond the
+  // words. Null: all may. Where none may, the sequence fails.
+  std::shared_ptr<const std::vector<uint32_t>> allowed = nullptr;
 };
 
 // One sequence's share of a step: `token_count` tokens starting at position

@@ -8,8 +8,8 @@
 #include "backend-engine/exec/gpu_runner.h"
 #include "backend-engine/kernels/kernels.h"
 #include "backend-engine/parallel/nccl_comm.h"
+#include "tests/backend-engine/model/plain_steps.h"
 #include "tests/gpu/gpu_array.h"
-#include "tests/gpu/gpu_steps.h"
 
 namespace penstock::engine {
 namespace {
@@ -65,7 +65,7 @@ void CheckAnswers(const PlainModel& model, const EngineCheckOptions& options,
     settings.gpus.assign(ranks, 0);
     const auto runner = Make(model, settings, results);
     if (runner == nullptr) return;
-    GpuSteps steps(*runner);
+    PlainSteps steps(*runner);
     const auto answers =
         steps.Greedy(golden.prompts, static_cast<int32_t>(options.tokens), golden.stop);
     if (ranks == 1) first = answers;
@@ -78,7 +78,7 @@ void CheckAnswers(const PlainModel& model, const EngineCheckOptions& options,
   settings.graphs = false;
   const auto eager = Make(model, settings, results);
   if (eager == nullptr) return;
-  GpuSteps steps(*eager);
+  PlainSteps steps(*eager);
   const auto answers =
       steps.Greedy(golden.prompts, static_cast<int32_t>(options.tokens), golden.stop);
   int wrong = 0;
@@ -101,7 +101,7 @@ void CheckLikelihoods(const PlainModel& model, const EngineCheckOptions& options
   const auto runner = Make(model, {.block_count = 32, .max_step_tokens = 512, .max_sequences = 1,
                                    .keep_logits = true}, results);
   if (runner == nullptr || !all) return;
-  GpuSteps steps(*runner);
+  PlainSteps steps(*runner);
   double sum = 0;
   for (const Json& item : cases) {
     const Tokens prompt = item.At("prompt_ids").Tokens(), answer = item.At("answer_ids").Tokens();

@@ -1,6 +1,8 @@
 // The GPU code against its plain twins, on a GPU. tests/gpu/check builds and
-// runs it; its last line says how many checks failed.
+// runs it; its last line says how many checks failed. Without a GPU nothing is
+// checked, and the exit status is 3.
 //
+//   gpu_check --find               only says whether there is a GPU
 //   gpu_check [--seed N] [--small] [--speed] [--model DIR] [--record FILE] [--fact NAME=VALUE]...
 #include <cstdio>
 #include <cstdlib>
@@ -17,10 +19,13 @@
 namespace penstock::engine {
 namespace {
 
+constexpr int kNoGpu = 3;  // The exit status.
+
 struct Options {
   uint32_t seed = 1;
   bool small = false;  // Fewer shapes and answers: for compute-sanitizer.
   bool speed = false;
+  bool find = false;
   std::string record;
   std::string model;   // Folder of the embedded model; empty: without the engine's checks.
 };
@@ -29,8 +34,8 @@ bool Parse(int count, char** words, Options& options, Report& report) {
   for (int i = 1; i < count; ++i) {
     const std::string word = words[i];
     const char* value = i + 1 < count ? words[i + 1] : nullptr;
-    if (word == "--small" || word == "--speed") {
-      (word == "--small" ? options.small : options.speed) = true;
+    if (word == "--small" || word == "--speed" || word == "--find") {
+      (word == "--small" ? options.small : word == "--speed" ? options.speed : options.find) = true;
       continue;
     }
     if (value == nullptr) return false;
@@ -57,16 +62,18 @@ int Main(int count, char** words) {
   Report report;
   Options options;
   if (!Parse(count, words, options, report)) {
-    std::fprintf(stderr, "usage: gpu_check [--seed N] [--small] [--speed] [--model DIR] "
+    std::fprintf(stderr, "usage: gpu_check [--find] [--seed N] [--small] [--speed] [--model DIR] "
                          "[--record FILE] [--fact NAME=VALUE]...\n");
     return 2;
   }
   int gpus = 0;
   const cuda::GpuError error = cuda::CountGpus(gpus);
   if (error != cuda::kGpuOk || gpus == 0) {
-    std::printf("skipped: no GPU (%s)\n", cuda::ErrorText(error).c_str());
-    return 0;
+    std::printf("no CUDA device (%s): nothing was checked\n",
+                error != cuda::kGpuOk ? cuda::ErrorText(error).c_str() : "the driver knows none");
+    return kNoGpu;
   }
+  if (options.find) return 0;
   cuda::GpuDescription gpu;
   Must(cuda::DescribeGpu(0, gpu), "the GPU's description");
   Must(cuda::UseGpu(0), "the GPU");

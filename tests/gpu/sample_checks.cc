@@ -16,8 +16,23 @@ struct Setting {
   SamplingParams params;
 };
 
+// Every `each`-th token from `first` on; the mask is shorter than the vocabulary.
+std::shared_ptr<const std::vector<uint32_t>> Mask(int first, int each, int words) {
+  auto mask = std::make_shared<std::vector<uint32_t>>(static_cast<size_t>(words));
+  for (int token = first; token < words * 32; token += each) {
+    (*mask)[static_cast<size_t>(token / 32)] |= 1u << (token % 32);
+  }
+  return mask;
+}
+
 std::vector<Setting> Settings() {
   return {
+      {"greedy, mask", {.temperature = 0, .logprobs = 1, .allowed = Mask(5, 7, 9)}},
+      {"one token allowed", {.temperature = 1.0f, .top_p = 0.9f, .allowed = Mask(261, 1000, 9)}},
+      {"drawn, mask", {.temperature = 1.3f, .top_k = 40, .top_p = 0.95f, .presence_penalty = 0.3f,
+                       .logit_bias = {{33, 2.0f}}, .allowed = Mask(1, 2, 6)}},
+      {"mask alone", {.temperature = 3.0f, .allowed = Mask(0, 3, 9)}},
+      {"nothing allowed", {.temperature = 1.0f, .allowed = Mask(9999, 1, 3)}},
       {"greedy", {.temperature = 0}},
       {"greedy, logprobs", {.temperature = 0, .logprobs = 5}},
       {"greedy, bias", {.temperature = 0, .logprobs = 0, .logit_bias = {{7, 9.0f}, {-1, 1.0f},
@@ -65,7 +80,7 @@ void Checks::SampleSetting(const std::string& name, const SamplingParams& params
   Rows rows{vocab, ranks, (vocab + ranks - 1) / ranks + 3, large_ ? 64 : 3, {}, {}};
   // Few different numbers, so that there are equals at every edge.
   rows.logits = Floats(static_cast<size_t>(rows.count * vocab), 2.0f);
-  GpuSampling sampling(rows.count, 4096, 64);
+  GpuSampling sampling(rows.count, 4096, 64, vocab);
   std::vector<StepSequence> sequences;
   for (int32_t row = 0; row < rows.count; ++row) {
     std::vector<int32_t> history(static_cast<size_t>(5 + Below(60)));
@@ -85,13 +100,14 @@ void Checks::SampleSetting(const std::string& name, const SamplingParams& params
   GpuArray<cuda::SampleRow> gpu_rows(sampling.rows());
   GpuArray<int32_t> history(sampling.history());
   GpuArray<cuda::TokenBias> biases(sampling.biases());
+  GpuArray<uint32_t> masks(sampling.masks());
   const auto all = static_cast<size_t>(rows.count * vocab);
   GpuArray<float> work(all);
   GpuArray<int32_t> counts(std::vector<int32_t>(all, 0));
   GpuArray<cuda::SampledRow> out(static_cast<size_t>(rows.count));
   Must(cuda::Sample({logits.data(), ranks, rows.count, rows.padded, vocab, gpu_rows.data(),
-                     rows.count, history.data(), biases.data(), work.data(), counts.data(),
-                     out.data()}, nullptr), "Sample");
+                     rows.count, history.data(), biases.data(), masks.data(), work.data(),
+                     counts.data(), out.data()}, nullptr), "Sample");
   const auto got = out.Values();
   int32_t wrong = 0;
   double logprob_error = 0;
@@ -140,7 +156,7 @@ void Checks::SampleSpoiled() {
         {.temperature = 1.0f, .top_p = 1.0f, .repetition_penalty = 1.0f, .top_count = 2}});
     GpuArray<cuda::SampledRow> out(1);
     Must(cuda::Sample({gpu_logits.data(), 1, 1, 300, 300, rows.data(), 1, nullptr, nullptr,
-                       work.data(), counts.data(), out.data()}, nullptr), "Sample");
+                       nullptr, work.data(), counts.data(), out.data()}, nullptr), "Sample");
     const bool refused = out.Values()[0].token == -1;
     results_.push_back({"sample refuses", std::to_string(bad), refused ? 0.0 : 1.0, 0});
   }

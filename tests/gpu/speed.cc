@@ -10,8 +10,8 @@
 #include "backend-engine/exec/gpu_runner.h"
 #include "backend-engine/kernels/cuda/cuda_kernels.h"
 #include "backend-engine/kernels/cuda/gemm.h"
+#include "tests/backend-engine/model/plain_steps.h"
 #include "tests/gpu/gpu_array.h"
-#include "tests/gpu/gpu_steps.h"
 
 namespace penstock::engine {
 namespace {
@@ -233,7 +233,7 @@ void Engine(const Shape& shape, Report& report) {
   }
   report.Time({name + ": loaded, graphs recorded", load * 1e6, load, "s"});
   report.Fact(name + " memory", runner->notes());
-  GpuSteps steps(*runner, 528);
+  PlainSteps steps(*runner, 528);
   const auto time_decodes = [&](int32_t batch, int32_t context) {
     constexpr int32_t kSteps = 30;
     const auto step = [&](int32_t turn) {

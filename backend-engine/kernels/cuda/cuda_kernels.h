@@ -141,14 +141,17 @@ struct SampleRow {
   int32_t history_first, history_count;  // Of SampleCall::history; 0 tokens without penalties.
   int32_t prompt_count;    // Of them, from the front.
   int32_t bias_first, bias_count;        // Of SampleCall::biases.
+  int32_t mask_first = -1;               // Of SampleCall::masks: MaskWords(vocab) of them; -1: none.
 };
+constexpr int32_t MaskWords(int64_t vocab) { return static_cast<int32_t>((vocab + 31) / 32); }
+inline constexpr float kForbiddenLogit = -1e30f;
 struct TokenBias {
   int32_t token;
   float bias;
 };
 inline constexpr int32_t kSampleTopMax = 20;
 struct SampledRow {
-  int32_t token;   // -1 where a logit is not finite.
+  int32_t token;   // -1 where a logit is not finite, or no token is allowed.
   float logprob;
   int32_t top_tokens[kSampleTopMax];
   float top_logprobs[kSampleTopMax];
@@ -163,6 +166,7 @@ struct SampleCall {
   int32_t row_count;
   const int32_t* history;
   const TokenBias* biases;
+  const uint32_t* masks;  // A bit a token: it may be chosen.
   float* work;      // [row_count][vocab]
   int32_t* counts;  // [row_count][vocab]; zero before and after.
   SampledRow* out;

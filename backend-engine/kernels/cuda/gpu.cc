@@ -31,11 +31,6 @@ GpuError DescribeGpu(int gpu, GpuDescription& description) {
   const cudaError_t named = cudaDeviceGetPCIBusId(bus_id, sizeof bus_id, gpu);
   if (named != cudaSuccess) return named;
   description.bus_id = bus_id;
-  // Not every system says; then threads are left where they are.
-  if (cudaDeviceGetAttribute(&description.numa_node, cudaDevAttrHostNumaId, gpu) != cudaSuccess) {
-    description.numa_node = -1;
-    (void)cudaGetLastError();
-  }
   return kGpuOk;
 }
 

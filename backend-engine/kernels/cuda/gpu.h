@@ -29,10 +29,9 @@ std::string ErrorText(GpuError error);
 
 struct GpuDescription {
   std::string name;       // "NVIDIA H200"
-  std::string bus_id;     // As NVML wants it.
+  std::string bus_id;     // Of PCI, "0000:3B:00.0".
   int capability = 0;     // 80, 90, 100.
   int sm_count = 0;
-  int numa_node = -1;     // -1: not known.
 };
 
 GpuError CountGpus(int& count);

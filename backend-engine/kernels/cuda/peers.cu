@@ -116,12 +116,15 @@ __global__ void __launch_bounds__(kThreads)
 
 bool Takes(const PeerGroup& group, int buffer) {
   return group.size >= 1 && group.size <= kPeersMax && group.rank >= 0 &&
-         group.rank < group.size && (buffer == 0 || buffer == 1);
+         group.rank < group.size && (buffer == 0 || buffer == 1) && group.blocks_max >= 1 &&
+         group.blocks_max <= kPeerBlocksMax;
 }
 
-dim3 BlocksFor(int64_t vectors) {
-  const int64_t blocks = (vectors + kThreads - 1) / kThreads;
-  return dim3(static_cast<unsigned>(blocks < kPeerBlocksMax ? blocks : kPeerBlocksMax));
+dim3 Blocks(const PeerGroup& group, int64_t wanted) {
+  return dim3(static_cast<unsigned>(wanted < group.blocks_max ? wanted : group.blocks_max));
+}
+dim3 BlocksFor(const PeerGroup& group, int64_t vectors) {
+  return Blocks(group, (vectors + kThreads - 1) / kThreads);
 }
 
 }  // namespace
@@ -130,23 +133,22 @@ GpuError PeerSumAndNorm(const PeerGroup& group, int buffer, const RmsNormCall& n
                         Stream stream) {
   if (!Takes(group, buffer) || !NormTakes(norm)) return kGpuInvalid;
   if (norm.token_count == 0) return kGpuOk;
-  const int blocks = norm.token_count < kPeerBlocksMax ? norm.token_count : kPeerBlocksMax;
-  return Launch(PeerSumAndNormKernel, dim3(static_cast<unsigned>(blocks)),
-                NormThreads(norm.width), 0, stream, group, buffer, norm);
+  return Launch(PeerSumAndNormKernel, Blocks(group, norm.token_count), NormThreads(norm.width), 0,
+                stream, group, buffer, norm);
 }
 
 GpuError PeerSum(const PeerGroup& group, int buffer, int64_t count, Stream stream) {
   if (!Takes(group, buffer) || count < 0 || count % kVector != 0) return kGpuInvalid;
   if (count == 0) return kGpuOk;
   const int64_t vectors = count / kVector;
-  return Launch(PeerSumKernel, BlocksFor((vectors + group.size - 1) / group.size), kThreads, 0,
+  return Launch(PeerSumKernel, BlocksFor(group, (vectors + group.size - 1) / group.size), kThreads, 0,
                 stream, group, buffer, vectors);
 }
 
 GpuError PeerGather(const PeerGroup& group, int64_t count, float* all, Stream stream) {
   if (!Takes(group, 0) || count < 0 || count % 4 != 0) return kGpuInvalid;
   if (count == 0) return kGpuOk;
-  return Launch(PeerGatherKernel, BlocksFor(count / 4), kThreads, 0, stream, group, count, all);
+  return Launch(PeerGatherKernel, BlocksFor(group, count / 4), kThreads, 0, stream, group, count, all);
 }
 
 GpuError TakeTokens(const PeerGroup& group, const TokenPlace* places, int32_t count, int32_t* to,

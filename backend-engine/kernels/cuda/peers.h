@@ -17,7 +17,16 @@
 namespace penstock::engine::cuda {
 
 inline constexpr int kPeersMax = 8;
-inline constexpr int kPeerBlocksMax = 64;  // Few enough that the blocks of all ranks fit on one GPU.
+inline constexpr int kPeerBlocksMax = 64;
+
+// Blocks of a kernel that waits for other ranks. Where ranks share a GPU, those
+// that wait hold their multiprocessors while the last rank's products still need
+// some for themselves: so all of them together take half of the GPU at most.
+constexpr int PeerBlocks(int sm_count, int ranks_on_gpu) {
+  if (ranks_on_gpu <= 1) return kPeerBlocksMax;
+  const int share = sm_count / (2 * ranks_on_gpu);
+  return share < 1 ? 1 : share < kPeerBlocksMax ? share : kPeerBlocksMax;
+}
 
 // A rank's memory that the others see: what it adds to the residual, in two
 // buffers used in turns, its logits, and the words by which the ranks meet.
@@ -30,6 +39,7 @@ struct PeerMemory {
 
 struct PeerGroup {
   int32_t rank, size;
+  int32_t blocks_max;  // The same on every rank: blocks of one number meet.
   PeerMemory of[kPeersMax];
   uint32_t* meetings;  // [kPeerBlocksMax]: of this rank's blocks so far; zero at start.
   const uint32_t* abort;

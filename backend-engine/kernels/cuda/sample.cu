@@ -1,4 +1,4 @@
-// Chooses the next token of each row: bias and penalties, temperature, min_p,
+// Chooses the next token of each row: bias, penalties and mask, temperature, min_p,
 // top_k, top_p, one draw, log probabilities; or the most likely token. One block
 // a row, in the order that model/sampler.h tells, without a sort (sample.cuh).
 //
@@ -58,6 +58,19 @@ __device__ void Adjust(const SampleCall& call, const SampleRow& row, const RawRo
   }
   __syncthreads();
   if (Penalises(row)) Penalise(call, row, counts, work);
+}
+
+// Takes from the race what the mask does not allow. False: nothing is left.
+__device__ bool Forbid(const uint32_t* mask, const WorkRow& work) {
+  int any = 0;
+  for (int i = threadIdx.x; i < work.vocab; i += kSampleThreads) {
+    if ((mask[i / 32] >> (i % 32) & 1u) != 0) {
+      any = 1;
+    } else {
+      work.numbers[i] = kForbiddenLogit;
+    }
+  }
+  return ReduceBlock(any, 0, Larger()) != 0;
 }
 
 // The place of the draw in a sum.
@@ -129,9 +142,13 @@ __global__ void __launch_bounds__(kSampleThreads) SampleKernel(SampleCall call) 
   }
   const Measure best = LargestKey(raw, ~Measure{0});
   int token = TokenOfKey(best);
-  const bool adjusts = Penalises(row) || row.bias_count > 0;
+  const bool adjusts = Penalises(row) || row.bias_count > 0 || row.mask_first >= 0;
   if (adjusts || row.temperature > 0.0f) {
     Adjust(call, row, raw, call.counts + own, work);
+    if (row.mask_first >= 0 && !Forbid(call.masks + row.mask_first, work)) {
+      if (threadIdx.x == 0) out.token = -1;
+      return;
+    }
     token = row.temperature > 0.0f ? Draw(row, work) : TokenOfKey(LargestKey(work, ~Measure{0}));
   }
   if (threadIdx.x == 0) out.token = token;

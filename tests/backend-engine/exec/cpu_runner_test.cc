@@ -6,8 +6,7 @@
 #include <stdexcept>
 #include <thread>
 
-#include "tests/backend-engine/model/random_model.h"
-#include "tests/backend-engine/model/steps.h"
+#include "tests/backend-engine/exec/runner_contract.h"
 
 namespace penstock::engine {
 namespace {
@@ -23,15 +22,6 @@ std::string CreateError(const RandomModel& model, const CpuRunnerOptions& option
   std::string error;
   EXPECT_EQ(CpuRunner::Create(model.config(), model.source(), options, error), nullptr);
   return error;
-}
-
-StepPlan OneToken() {
-  StepPlan plan;
-  plan.number = 1;
-  plan.tokens = {5};
-  plan.block_table = {0};
-  plan.sequences.push_back({.id = 9, .token_count = 1, .block_count = 1, .sample = true});
-  return plan;
 }
 
 TEST(CpuRunner, SaysWhatItIs) {
@@ -113,46 +103,20 @@ TEST(CpuRunner, SampledTokensComeInPlanOrder) {
   }
 }
 
+std::unique_ptr<Runner> MakeForContract(const RandomModel& model, int ranks, int32_t blocks) {
+  return Make(model, {.ranks = ranks, .block_count = blocks});
+}
+
 TEST(CpuRunner, LogitsThatAreNotFiniteSpoilTheirOwnSequenceOnly) {
-  ModelConfig config = SmallConfig();
-  config.tied_embeddings = false;
-  RandomModel model(config);
-  model.Poison("model.embed_tokens.weight", static_cast<size_t>(50 * config.hidden_size + 3));
-  for (const int ranks : {1, 2}) {
-    const auto runner = Make(model, {.ranks = ranks, .block_count = 64});
-    Steps steps(*runner, 8);
-    steps.Add(0, {1, 2}, 0, true);
-    steps.Add(1, {1, 50, 2}, 0, true);
-    steps.Add(2, {1, 2}, 0, true);
-    const StepResult& result = steps.Run();
-    EXPECT_FALSE(result.sampled[0].invalid);
-    EXPECT_TRUE(result.sampled[1].invalid);
-    EXPECT_FALSE(result.sampled[2].invalid);
-    EXPECT_EQ(result.sampled[0].token, result.sampled[2].token);
-  }
+  ExpectLogitsThatAreNotFiniteSpoilTheirOwnSequence(SmallConfig(), MakeForContract);
 }
 
 TEST(CpuRunner, APlanOutOfBoundsFailsWithItsNumbers) {
-  const RandomModel model(SmallConfig());
-  const auto runner = Make(model, {.ranks = 2, .block_count = 4});
-  StepPlan plan = OneToken();
-  plan.block_table = {4};
-  StepResult result;
-  EXPECT_EQ(runner->Run(plan, result), RunStatus::kFailed);
-  EXPECT_EQ(runner->error(), "step 1, sequence 9: a block is 4, limit 3");
+  ExpectAPlanOutOfBoundsFails(SmallConfig(), MakeForContract);
 }
 
 TEST(CpuRunner, AbortMakesTheNextRunFail) {
-  const RandomModel model(SmallConfig());
-  for (const int ranks : {1, 4}) {
-    const auto runner = Make(model, {.ranks = ranks});
-    StepResult result;
-    ASSERT_EQ(runner->Run(OneToken(), result), RunStatus::kOk);
-    runner->Abort();
-    runner->Abort();
-    EXPECT_EQ(runner->Run(OneToken(), result), RunStatus::kFailed);
-    EXPECT_EQ(runner->error(), "the step was aborted");
-  }
+  ExpectAbortFailsTheNextRun(SmallConfig(), MakeForContract);
 }
 
 TEST(CpuRunner, AbortFromAnotherThreadEndsARunThatGoesOn) {
@@ -164,7 +128,7 @@ TEST(CpuRunner, AbortFromAnotherThreadEndsARunThatGoesOn) {
     runner->Abort();
   });
   StepResult result;
-  while (runner->Run(OneToken(), result) == RunStatus::kOk) {
+  while (runner->Run(OneTokenPlan(), result) == RunStatus::kOk) {
     running = true;
     running.notify_all();
   }
@@ -186,7 +150,7 @@ TEST(CpuRunner, ARankThatDiesFailsTheRunAndIsNamed) {
   kernels.silu_mul = &ThrowElsewhere;
   const auto runner = Make(model, {.ranks = 2, .kernels = &kernels});
   StepResult result;
-  EXPECT_EQ(runner->Run(OneToken(), result), RunStatus::kFailed);
+  EXPECT_EQ(runner->Run(OneTokenPlan(), result), RunStatus::kFailed);
   EXPECT_EQ(runner->error(), "rank 1: out of luck");
 }
 

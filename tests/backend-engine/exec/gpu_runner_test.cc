@@ -16,8 +16,7 @@
 #include "backend-engine/exec/thread_place.h"
 #include "backend-engine/kernels/cuda/emulated/recording.h"
 #include "backend-engine/load/checkpoint.h"
-#include "tests/backend-engine/model/random_model.h"
-#include "tests/backend-engine/model/steps.h"
+#include "tests/backend-engine/exec/runner_contract.h"
 
 namespace penstock::engine {
 namespace {
@@ -130,24 +129,22 @@ TEST(GpuRunner, SamplesLikeCpuRanksByTheRequestsOwnSettings) {
   EXPECT_EQ(result.sampled[1].id, 2u);
 }
 
+std::unique_ptr<Runner> MakeForContract(const RandomModel& model, int ranks, int32_t blocks) {
+  return Make(model, {.gpus = std::vector<int>(static_cast<size_t>(ranks), 0),
+                      .block_count = blocks, .max_step_tokens = 16, .max_sequences = 8});
+}
+
 TEST(GpuRunner, LogitsThatAreNotFiniteSpoilTheirOwnSequenceOnly) {
-  ModelConfig config = SmallGpuConfig();
-  config.tied_embeddings = false;
-  RandomModel model(config);
-  model.Poison("model.embed_tokens.weight", static_cast<size_t>(50 * config.hidden_size + 3));
-  for (const size_t ranks : {1, 2}) {
-    const auto runner = Make(model, {.gpus = std::vector<int>(ranks, 0), .block_count = 64,
-                                     .max_step_tokens = 64, .max_sequences = 8});
-    Steps steps(*runner, 8);
-    steps.Add(0, {1, 2}, 0, true);
-    steps.Add(1, {1, 50, 2}, 0, true);
-    steps.Add(2, {1, 2}, 0, true);
-    const StepResult& result = steps.Run();
-    EXPECT_FALSE(result.sampled[0].invalid);
-    EXPECT_TRUE(result.sampled[1].invalid);
-    EXPECT_FALSE(result.sampled[2].invalid);
-    EXPECT_EQ(result.sampled[0].token, result.sampled[2].token);
-  }
+  ExpectLogitsThatAreNotFiniteSpoilTheirOwnSequence(SmallGpuConfig(), MakeForContract);
+}
+
+// The block after the last one is the padding's own.
+TEST(GpuRunner, APlanOutOfBoundsFailsWithItsNumbers) {
+  ExpectAPlanOutOfBoundsFails(SmallGpuConfig(), MakeForContract);
+}
+
+TEST(GpuRunner, AbortMakesTheNextRunFail) {
+  ExpectAbortFailsTheNextRun(SmallGpuConfig(), MakeForContract);
 }
 
 TEST(GpuRunner, SaysWhatItIsAndWhereTheMemoryWent) {
@@ -246,33 +243,6 @@ TEST(GpuDevice, FindsTheGpuAndOpensARunnerOnIt) {
                                     {.max_step_tokens = 4, .max_sequences = 1}, notes, error);
   ASSERT_NE(runner, nullptr) << error;
   EXPECT_NE(notes.find("1 CUDA graphs of decode steps"), std::string::npos) << notes;
-}
-
-TEST(GpuRunner, AbortMakesTheNextRunFail) {
-  const auto runner = Make(RandomModel(SmallGpuConfig()), {.gpus = {0, 0}, .max_step_tokens = 4,
-                                                     .max_sequences = 2});
-  StepPlan plan;
-  plan.number = 1;
-  plan.tokens = {5};
-  plan.block_table = {0};
-  plan.sequences.push_back({.id = 9, .token_count = 1, .block_count = 1, .sample = true});
-  StepResult result;
-  ASSERT_EQ(runner->Run(plan, result), RunStatus::kOk);
-  runner->Abort();
-  EXPECT_EQ(runner->Run(plan, result), RunStatus::kFailed);
-  EXPECT_EQ(runner->error(), "the step was aborted");
-}
-
-TEST(GpuRunner, APlanOutOfBoundsFailsWithItsNumbers) {
-  const auto runner = Make(RandomModel(SmallGpuConfig()), {.block_count = 4, .max_sequences = 1});
-  StepPlan plan;
-  plan.number = 1;
-  plan.tokens = {5};
-  plan.block_table = {4};  // The padding's own block.
-  plan.sequences.push_back({.id = 9, .token_count = 1, .block_count = 1, .sample = true});
-  StepResult result;
-  EXPECT_EQ(runner->Run(plan, result), RunStatus::kFailed);
-  EXPECT_EQ(runner->error(), "step 1, sequence 9: a block is 4, limit 3");
 }
 
 // A few of them: the emulated GPU is slow. tests/gpu/check asks all.

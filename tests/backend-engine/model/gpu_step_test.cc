@@ -45,7 +45,7 @@ StepPlan Mixed() {
 }
 
 TEST(GpuStep, SequencesOfOneTokenDecodeAndOthersComeInTilesLastRowsFirst) {
-  GpuSampling sampling(6, 100, 10);
+  GpuSampling sampling(6, 100, 10, 50);
   const Packed packed(Mixed(), 0, sampling);
   EXPECT_EQ(packed.shape.tokens, 132);
   EXPECT_EQ(packed.shape.rows, 2);
@@ -74,7 +74,7 @@ TEST(GpuStep, ADecodeStepIsPaddedWithSequencesThatWriteToNobodysBlock) {
     plan.sequences.push_back({.id = 1, .first_token = i, .token_count = 1, .start = i,
                               .first_block = i, .block_count = 1, .sample = true});
   }
-  GpuSampling sampling(6, 100, 10);
+  GpuSampling sampling(6, 100, 10, 50);
   const Packed packed(plan, 5, sampling);
   EXPECT_TRUE(IsDecodeStep(packed.input));
   EXPECT_EQ(packed.shape.bucket, 5);
@@ -97,7 +97,7 @@ TEST(GpuStep, AwaitedTokensAreNamedByTheirPlaceInTheStepAndInTheHistory) {
   plan.block_table = {0, 1, 2};
   const SamplingParams penalises{.presence_penalty = 1.0f};
   const std::vector<int32_t> history = {1, 2, 3};
-  GpuSampling sampling(6, 100, 10);
+  GpuSampling sampling(6, 100, 10, 50);
   for (int32_t i = 0; i < 3; ++i) {
     plan.sequences.push_back({.id = 1, .first_token = i, .token_count = 1, .start = 3,
                               .first_block = i, .block_count = 1, .sample = true,
@@ -135,13 +135,13 @@ TEST(GpuStep, PartsDoNotOverlap) {
       span(at.decodes, 6), span(at.tiles, 400 * 2 / 128 + 6), span(at.logit_rows, 6),
       span(at.sample_rows, 6), span(at.awaited, 6), span(at.awaited_history, 6),
       span(at.block_table, 201), span(at.biases, layout.biases_max()),
-      span(at.history, layout.history_max())};
+      span(at.history, layout.history_max()), span(at.masks, 6 * 2)};
   for (size_t i = 0; i + 1 < std::size(parts); ++i) EXPECT_LE(parts[i].second, parts[i + 1].first);
-  EXPECT_LE(parts[12].second, memory.data() + memory.size());
+  EXPECT_LE(parts[13].second, memory.data() + memory.size());
 }
 
 TEST(GpuSampling, TakesNoMoreThanThereIsMemoryFor) {
-  GpuSampling sampling(2, 5, 1);
+  GpuSampling sampling(2, 5, 1, 50);
   const SamplingParams penalises{.presence_penalty = 1.0f};
   const SamplingParams biased{.logit_bias = {{1, 1.0f}, {2, 1.0f}}};
   const std::vector<int32_t> history = {1, 2, 3};

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <memory>
+#include <utility>
 
 #include "backend-engine/model/philox.h"
 
@@ -58,6 +60,36 @@ TEST(Philox, GivesThePublishedNumbers) {
 TEST(Sampler, TemperatureZeroTakesTheMostLikelyAndTheFirstOfEquals) {
   EXPECT_EQ(Sample(kLogits, {.temperature = 0}).token, 1);
   EXPECT_EQ(Sample({2, 5, 5, 1}, {.temperature = 0}).token, 1);
+}
+
+std::shared_ptr<const std::vector<uint32_t>> Allowed(std::vector<uint32_t> words) {
+  return std::make_shared<const std::vector<uint32_t>>(std::move(words));
+}
+
+TEST(Sampler, AMaskLeavesTheAllowedTokensInTheirProportion) {
+  SamplingParams params{.temperature = 0, .logprobs = 1, .allowed = Allowed({0b11101})};
+  const SampledToken best = Sample(kLogits, params);
+  EXPECT_EQ(best.token, 2);          // The most likely one, 1, is not allowed.
+  EXPECT_EQ(best.top[0].token, 1);   // Probabilities stay the model's own.
+  params = {.temperature = 1.0f, .allowed = Allowed({0b00101})};
+  const auto shares = Shares(kLogits, params);
+  EXPECT_EQ(shares.size(), 2u);
+  EXPECT_NEAR(shares.at(0), Probability(0) / (Probability(0) + Probability(2)), 0.02);
+  params.top_k = 1;
+  EXPECT_EQ(Sample(kLogits, params).token, 2);
+  params = {.temperature = 2.0f, .top_p = 0.99f, .logit_bias = {{1, 50.0f}},
+            .allowed = Allowed({0b10000})};
+  EXPECT_EQ(Sample(kLogits, params).token, 4);
+}
+
+TEST(Sampler, AMaskThatAllowsNothingMakesTheSequenceFail) {
+  EXPECT_TRUE(Sample(kLogits, {.temperature = 0, .allowed = Allowed({0})}).invalid);
+  EXPECT_TRUE(Sample(kLogits, {.temperature = 1, .allowed = Allowed({})}).invalid);
+  EXPECT_TRUE(Sample(kLogits, {.temperature = 1, .allowed = Allowed({1u << 5})}).invalid);
+  // Beyond its words nothing is allowed.
+  std::vector<float> logits(40, 0.0f);
+  logits[35] = 9.0f;
+  EXPECT_LT(Sample(logits, {.temperature = 0, .allowed = Allowed({~0u})}).token, 32);
 }
 
 TEST(Sampler, DrawsFollowTheSoftmax) {

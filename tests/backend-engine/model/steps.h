@@ -1,87 +1,42 @@
-// Drives a Runner without a scheduler: each sequence has a fixed run of
-// blocks, and a test says which tokens of which sequence a step holds.
+// plain_steps.h for tests: a step that fails is a failure.
 #pragma once
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <memory>
-#include <string>
+#include <utility>
 #include <vector>
 
 #include "backend-engine/exec/cpu_runner.h"
+#include "tests/backend-engine/model/plain_steps.h"
 
 namespace penstock::engine {
 
 class Steps {
  public:
   explicit Steps(Runner& runner, int32_t blocks_each = 32)
-      : runner_(runner), blocks_each_(blocks_each) {}
+      : runner_(runner), steps_(runner, blocks_each) {}
 
-  // Adds tokens of sequence `id` (below the pool's capacity) to the next step.
-  void Add(int32_t id, std::vector<int32_t> tokens, int32_t start, bool sample,
+  void Add(int32_t id, const std::vector<int32_t>& tokens, int32_t start, bool sample,
            const SamplingParams* sampling = nullptr) {
-    StepSequence sequence{.id = static_cast<SequenceId>(id), .slot = id,
-                          .first_token = static_cast<int32_t>(plan_.tokens.size()),
-                          .token_count = static_cast<int32_t>(tokens.size()), .start = start,
-                          .first_block = static_cast<int32_t>(plan_.block_table.size()),
-                          .sample = sample, .sampling = sampling};
-    sequence.block_count = (start + sequence.token_count + runner_.info().block_tokens - 1) /
-                           runner_.info().block_tokens;
-    plan_.tokens.insert(plan_.tokens.end(), tokens.begin(), tokens.end());
-    for (int32_t block = 0; block < sequence.block_count; ++block) {
-      // Falling and far apart, so that order and neighbourhood cannot help.
-      plan_.block_table.push_back((id + 1) * blocks_each_ - 1 - block);
-    }
-    plan_.sequences.push_back(sequence);
+    steps_.Add(id, tokens, start, sample, sampling);
   }
 
   const StepResult& Run() {
-    plan_.number++;
-    EXPECT_EQ(runner_.Run(plan_, result_), RunStatus::kOk) << runner_.error();
-    EXPECT_EQ(result_.number, plan_.number);
-    plan_.tokens.clear();
-    plan_.block_table.clear();
-    plan_.sequences.clear();
-    return result_;
+    const StepResult& result = steps_.Run();
+    EXPECT_FALSE(steps_.failed()) << runner_.error();
+    return result;
   }
 
-  // Greedy answers to several prompts, all in one batch.
   std::vector<std::vector<int32_t>> Greedy(const std::vector<std::vector<int32_t>>& prompts,
                                            int32_t tokens_max, int32_t stop) {
-    std::vector<std::vector<int32_t>> answers(prompts.size());
-    std::vector<size_t> live;
-    for (size_t i = 0; i < prompts.size(); ++i) live.push_back(i);
-    while (!live.empty()) {
-      for (const size_t i : live) {
-        const auto& answer = answers[i];
-        const auto prompt = static_cast<int32_t>(prompts[i].size());
-        if (answer.empty()) {
-          Add(static_cast<int32_t>(i), prompts[i], 0, true);
-        } else {
-          Add(static_cast<int32_t>(i), {answer.back()},
-              prompt + static_cast<int32_t>(answer.size()) - 1, true);
-        }
-      }
-      const StepResult& result = Run();
-      std::vector<size_t> still;
-      for (size_t n = 0; n < live.size(); ++n) {
-        answers[live[n]].push_back(result.sampled.at(n).token);
-        const auto& answer = answers[live[n]];
-        if (answer.back() != stop && static_cast<int32_t>(answer.size()) < tokens_max) {
-          still.push_back(live[n]);
-        }
-      }
-      live = still;
-    }
+    auto answers = steps_.Greedy(prompts, tokens_max, stop);
+    EXPECT_FALSE(steps_.failed()) << runner_.error();
     return answers;
   }
 
  private:
   Runner& runner_;
-  const int32_t blocks_each_;
-  StepPlan plan_;
-  StepResult result_;
+  PlainSteps steps_;
 };
 
 }  // namespace penstock::engine

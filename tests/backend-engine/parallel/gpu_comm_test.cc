@@ -86,6 +86,21 @@ void RunRanks(int size, const Body& body) {
   for (std::thread& thread : threads) thread.join();
 }
 
+// Those that wait must leave multiprocessors to whom they wait for.
+TEST(PeerBlocks, OfRanksThatShareAGpuTakeHalfOfItAtMost) {
+  EXPECT_EQ(cuda::PeerBlocks(132, 1), cuda::kPeerBlocksMax);
+  for (const int sms : {4, 108, 132, 148}) {
+    for (const int ranks : {2, 4, 8}) {
+      const int blocks = cuda::PeerBlocks(sms, ranks);
+      EXPECT_GE(blocks, 1);
+      EXPECT_LE(blocks, cuda::kPeerBlocksMax);
+      if (blocks > 1) {
+        EXPECT_LE(blocks * ranks, sms / 2);
+      }
+    }
+  }
+}
+
 TEST(GpuComm, EveryRankTakesTheTokensThatRankZeroChose) {
   for (const int size : {1, 2, 4}) {
     RunRanks(size, [](GpuComm& comm, Rank& own, GpuMeeting&) {

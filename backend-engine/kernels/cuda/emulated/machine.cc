@@ -171,8 +171,12 @@ class Machine {
   void RunBlock(dim3 block, dim3 grid, int threads) {
     for (int i = 0; i < threads; ++i) {
       Fiber& fiber = fibers_[static_cast<size_t>(i)];
-      fiber.thread = {dim3(static_cast<unsigned>(i)), block, dim3(static_cast<unsigned>(threads)),
-                      grid};
+      fiber.thread.thread = dim3(static_cast<unsigned>(i));
+      fiber.thread.block = block;
+      fiber.thread.block_size = dim3(static_cast<unsigned>(threads));
+      fiber.thread.grid_size = grid;
+      fiber.thread.copies.clear();
+      fiber.thread.groups.clear();
       fiber.state = State::kReady;
       fiber.exchanges = 0;
       fiber.context.Prepare(stacks_ + static_cast<size_t>(i) * kStackBytes, kStackBytes, &Entry);
@@ -263,6 +267,7 @@ Machine& ThisMachine() {
 void Machine::Entry() {
   Machine& machine = ThisMachine();
   (*machine.body_)();
+  if (!current->copies.empty()) Die("a thread ends before its copies have come");
   machine.Wait(State::kDone);
   Die("a thread that was done ran on");
 }

@@ -7,6 +7,8 @@
 //   - a barrier that some thread never reaches ends the program with a message;
 //   - shared memory has the size that was asked for and begins as NaN, and
 //     AddressSanitizer watches all other memory;
+//   - a copy in the background (cp.async) lands when its thread waits for it, not
+//     before, and one that nobody waits for ends the program;
 //   - ldmatrix and mma give each lane what the PTX manual says.
 //
 // It says nothing about speed, about the order in which a GPU makes writes
@@ -24,6 +26,8 @@
 #include <functional>
 #include <thread>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 #include "backend-engine/kernels/cuda/gpu.h"
 #include "backend-engine/kernels/dtype.h"
@@ -62,6 +66,8 @@ inline constexpr size_t kSlotBytes = 32;
 // The thread of a kernel that runs now on this host thread.
 struct Thread {
   dim3 thread, block, block_size, grid_size;
+  std::vector<std::pair<void*, const void*>> copies;  // Under way, oldest first.
+  std::vector<size_t> groups;                         // How many each group has; the last is open.
 };
 extern __thread Thread* current;
 
@@ -148,10 +154,27 @@ inline uint32_t PackBf16(float low, float high) {
 }
 inline uint4 LoadOnce(const uint4* from) { return *from; }
 
-inline void CopyAsync(void* shared, const void* global) { std::memcpy(shared, global, 16); }
-inline void CommitCopies() {}
+inline void CopyAsync(void* shared, const void* global) {
+  emulated::Thread& thread = *emulated::current;
+  if (thread.groups.empty()) thread.groups.push_back(0);
+  thread.copies.emplace_back(shared, global);
+  ++thread.groups.back();
+}
+inline void CommitCopies() {
+  emulated::Thread& thread = *emulated::current;
+  if (thread.groups.empty()) thread.groups.push_back(0);
+  thread.groups.push_back(0);
+}
 template <int kPending>
-void WaitForCopies() {}
+void WaitForCopies() {
+  auto& copies = emulated::current->copies;
+  auto& groups = emulated::current->groups;
+  while (groups.size() > kPending + 1) {
+    for (size_t i = 0; i < groups.front(); ++i) std::memcpy(copies[i].first, copies[i].second, 16);
+    copies.erase(copies.begin(), copies.begin() + static_cast<std::ptrdiff_t>(groups.front()));
+    groups.erase(groups.begin());
+  }
+}
 
 void LoadMatrices(uint32_t (&to)[4], const void* row);
 void LoadTransposed(uint32_t (&to)[4], const void* row);

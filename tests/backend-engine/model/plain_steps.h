@@ -1,5 +1,6 @@
-// Drives a GpuRunner without a scheduler, as tests/backend-engine/model/steps.h
-// drives any, but without a test library: what fails is remembered.
+// Drives a Runner without a scheduler: each sequence has a fixed run of blocks,
+// and a test says which tokens of which sequence a step holds. Needs no test
+// library (steps.h puts one around it): what fails is remembered.
 #pragma once
 
 #include <cstdio>
@@ -9,23 +10,26 @@
 
 namespace penstock::engine {
 
-class GpuSteps {
+class PlainSteps {
  public:
-  explicit GpuSteps(Runner& runner, int32_t blocks_each = 32)
+  explicit PlainSteps(Runner& runner, int32_t blocks_each = 32)
       : runner_(runner), blocks_each_(blocks_each) {}
 
   bool failed() const { return failed_; }
 
-  void Add(int32_t id, const std::vector<int32_t>& tokens, int32_t start, bool sample) {
+  // Adds tokens of sequence `id` (below the pool's capacity) to the next step.
+  void Add(int32_t id, const std::vector<int32_t>& tokens, int32_t start, bool sample,
+           const SamplingParams* sampling = nullptr) {
     StepSequence sequence{.id = static_cast<SequenceId>(id), .slot = id,
                           .first_token = static_cast<int32_t>(plan_.tokens.size()),
                           .token_count = static_cast<int32_t>(tokens.size()), .start = start,
                           .first_block = static_cast<int32_t>(plan_.block_table.size()),
-                          .sample = sample};
+                          .sample = sample, .sampling = sampling};
     sequence.block_count = (start + sequence.token_count + runner_.info().block_tokens - 1) /
                            runner_.info().block_tokens;
     plan_.tokens.insert(plan_.tokens.end(), tokens.begin(), tokens.end());
     for (int32_t block = 0; block < sequence.block_count; ++block) {
+      // Falling and far apart, so that order and neighbourhood cannot help.
       plan_.block_table.push_back((id + 1) * blocks_each_ - 1 - block);
     }
     plan_.sequences.push_back(sequence);
@@ -33,7 +37,8 @@ class GpuSteps {
 
   const StepResult& Run() {
     plan_.number++;
-    if (!failed_ && runner_.Run(plan_, result_) != RunStatus::kOk) {
+    if (!failed_ && (runner_.Run(plan_, result_) != RunStatus::kOk ||
+                     result_.number != plan_.number)) {
       std::fprintf(stderr, "a step failed: %s\n", runner_.error().c_str());
       failed_ = true;
     }
@@ -44,6 +49,7 @@ class GpuSteps {
     return result_;
   }
 
+  // Greedy answers to several prompts, all in one batch.
   std::vector<std::vector<int32_t>> Greedy(const std::vector<std::vector<int32_t>>& prompts,
                                            int32_t tokens_max, int32_t stop) {
     std::vector<std::vector<int32_t>> answers(prompts.size());
