@@ -11,7 +11,7 @@
 namespace penstock::engine {
 namespace {
 
-constexpr RequestLimits kLimits = {.vocab_size = 2048};
+const RequestLimits kLimits = {.vocab_size = 2048};
 
 struct Parsed {
   std::optional<OpenAiRequest> request;
