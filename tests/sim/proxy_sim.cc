@@ -179,7 +179,7 @@ void ProxySim::Fetch(std::string method, std::string target, std::function<void(
   FetchOptions options;
   options.method = std::move(method);
   options.target = std::move(target);
-  options.authority = "admin";
+  options.authority = "localhost";
   options.timeout = 30 * kSecond;
   fetches_.push_back(penstock::Fetch::Start(
       loop_.dialer(), loop_.deadlines(), *Address::Parse(kAdmin), std::move(options),

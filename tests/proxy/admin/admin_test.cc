@@ -102,6 +102,7 @@ TEST(Admin, TellsAWebPageUnderANameOfItsOwnNothing) {
       EXPECT_EQ(ask(path, host), 400) << path << " " << host;  // These are no Host at all.
     }
   }
+  world.authority = "evil.example:9901";
   EXPECT_EQ(world.Post("/cache/flush").status, 421);
   for (const char* host : {"127.0.0.1:9901", "10.0.0.7", "[::1]:9901", "[::1]", "localhost:9901", "LocalHost"}) {
     EXPECT_EQ(ask("/config", host), 200) << host;
