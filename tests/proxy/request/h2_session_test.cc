@@ -197,9 +197,9 @@ TEST(H2Session, AnEventAsLongAsTheyMayBeReachesItsClientWithItsNeighbours) {
   const MessageId id = client.Post(kStream);
   const auto event = [](size_t size) { return "data: " + std::string(size - 8, 'x') + "\n\n"; };
   std::string events(kToken), chunks(Chunk(kToken));
-  // Just below the mark that pauses the backend, the longest one, and some behind it.
-  for (const std::string& one : {event(65'000), event(1'048'500), event(2'000), std::string(kToken),
-                                 std::string("data: [DONE]\n\n")}) {
+  // What the window takes, just less than pauses the backend, the longest one, and some behind it.
+  for (const std::string& one : {event(65'000), event(65'000), event(1'048'500), event(2'000),
+                                 std::string(kToken), std::string("data: [DONE]\n\n")}) {
     events += one;
     chunks += Chunk(one);
   }
