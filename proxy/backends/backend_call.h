@@ -57,7 +57,7 @@ class BackendCall {
   // call is gone, so nothing of it is copied and nobody looks at above_mark().
   virtual void WriteKept(std::string_view body) = 0;
   virtual void WriteEnd(std::span<const Header> trailers) = 0;
-  virtual bool above_mark() = 0;   // OnConnWritable follows.
+  virtual bool above_mark() = 0;   // True: OnConnWritable follows.
   virtual void PauseAnswer() = 0;
   virtual void ResumeAnswer() = 0;
   // The user loses interest, and the call is gone. Unless the answer is whole or

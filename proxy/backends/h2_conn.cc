@@ -73,8 +73,10 @@ void H2Call::WriteEnd(std::span<const Header> trailers) {
   if (kept_.empty()) conn_.codec_->WriteEnd(conn_.writer_.out(), id_, trailers);
 }
 
+// Once it is true it stays so until the user is told: what drains meanwhile, but not far
+// enough to tell anybody, leaves a user waiting.
 bool H2Call::above_mark() {
-  blocked_ = conn_.codec_->unsent(id_) > Codec::kUnsentMark;
+  blocked_ = blocked_ || conn_.codec_->unsent(id_) > Codec::kUnsentMark;
   if (!blocked_ && conn_.writer_.pending() > conn_.stream_->high_mark()) {
     conn_.writer_.Flush();  // What the kernel takes at once is no reason to wait.
     conn_.writer_.out();    // The codec pumps at the end of this turn all the same.

@@ -108,6 +108,44 @@ TEST(H2Conn, ABackendThatReadsNothingStopsTheProducerUntilItReads) {
   EXPECT_EQ(asker.failures, 0);
 }
 
+TEST(H2Conn, AProducerThatWasToldToStopIsToldToGoOnHoweverOftenItAsked) {
+  CodecLimits wide;
+  wide.h2.stream_window = wide.h2.connection_window = 8 << 20;
+  H2World world({}, wide);
+  H2Asker asker;
+  world.Acquire(asker);
+  {
+    Turn::Scope scope(world.turn);
+    RequestHead head{.method = "POST", .target = "/s", .authority = "engine", .framing = Framing::kChunked};
+    asker.call->WriteRequest(head, {});
+  }
+  world.Run();
+  world.ends[0]->stream->Pause();
+  const std::string piece(16 * 1024, 'x');
+  const auto write = [&] {
+    Turn::Scope scope(world.turn);
+    asker.call->WriteBody(piece);
+    return asker.call->above_mark();
+  };
+  int pieces = 0;
+  while (!write()) ASSERT_LT(++pieces, 200);
+  // Some of it leaves, too little to tell anybody; what the client had sent by then comes.
+  size_t read = 0;
+  world.ends[0]->peer.on_body = [&](MessageId, std::string_view data) {
+    read += data.size();
+    if (read > 64 * 1024) world.ends[0]->stream->Pause();
+  };
+  world.ends[0]->stream->Resume();
+  world.Run();
+  ASSERT_GT(read, 64u * 1024);
+  ASSERT_EQ(asker.writable, 0);
+  EXPECT_TRUE(write());
+  world.ends[0]->peer.on_body = nullptr;
+  world.ends[0]->stream->Resume();
+  world.Run();
+  EXPECT_EQ(asker.writable, 1);
+}
+
 TEST(H2Conn, APausedAnswerHoldsUpNoOther) {
   H2World world;
   H2Asker slow, quick;
