@@ -18,7 +18,7 @@ server:
   listeners: [{address: {listen}}]
   admin: {address: {admin}}
   workers: 1
-  timeouts: {request_headers: 1s}
+  timeouts: {request_headers: 4s}   # Also the time that a client has to acknowledge our settings.
 pools:
   - name: main
     backends: {backends}
