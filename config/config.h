@@ -77,6 +77,7 @@ struct CircuitBreaker {
   absl::Duration open_max = absl::Seconds(30);   // ... up to this, +- 20 %.
   uint32_t half_open_requests = 1;               // Probes side by side.
   uint32_t half_open_successes = 3;              // Successes that close it.
+  bool error_events = true;                      // A stream that begins with an error is a failure.
   double max_ejection = 0.3;                     // Share of a pool ejected at most; at least one.
   double panic_threshold = 0.5;                  // Healthy share below which health is ignored.
 };

@@ -89,6 +89,9 @@ const Section& FileSection();
 // REQUIRES: the kind is a plain value, from kName to kChoice but not kTexts.
 std::string StoreScalar(const Field& field, std::string_view text, void* object);
 
+// What is wrong with text that holds control characters, of which no value has any, or "".
+std::string CheckControls(std::string_view text);
+
 // The value as a policy file spells it; secrets are masked.
 // REQUIRES: the kind is not kSection or kList.
 std::string ShowScalar(const Field& field, const void* object);

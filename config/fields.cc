@@ -243,6 +243,10 @@ constexpr Field kLimitFields[] = {
                                        kMiB),
     Bytes<&Limits::request_body>("request_body", "Body of an inference request; beyond: 413.", kKiB,
                                  kGiB),
+    Bytes<&Limits::request_body_rate>(
+        "request_body_rate",
+        "Bytes a second that a request's body comes with, after a first `request_body_idle`; else 408. 0B: any.",
+        0, kGiB),
     Bytes<&Limits::buffered_bytes>("buffered_bytes",
                                    "Bodies held in memory, all requests together; beyond: 503.",
                                    kMiB, 1024 * kGiB),
@@ -371,6 +375,8 @@ constexpr Field kCircuitBreakerFields[] = {
                                                1, 63),
     Count<&CircuitBreaker::half_open_successes>("half_open_successes",
                                                 "Good trial requests that close it.", 1, 63),
+    Flag<&CircuitBreaker::error_events>(
+        "error_events", "A stream whose first event is an error counts as a failure, unless that blames the client."),
     Share<&CircuitBreaker::max_ejection>(
         "max_ejection", "Share of the pool that may be open at once; one backend always may."),
     Share<&CircuitBreaker::panic_threshold>(

@@ -11,6 +11,7 @@ struct Limits {
   uint32_t header_count = 100;               // 431.
   uint64_t request_line_bytes = 8 * 1024;    // 414.
   uint64_t request_body = 10 * 1024 * 1024;  // Buffered (inference) bodies; 413.
+  uint64_t request_body_rate = 1024;         // Bytes a second, after request_body_idle; 0: any; 408.
   uint64_t buffered_bytes = 512 * 1024 * 1024;  // Sum of buffered bodies of all requests; 503.
   uint32_t connections = 10'000;             // Client connections; closed at accept.
   uint32_t accepts_per_second = 0;           // More wait in the kernel; 0: no limit.

@@ -173,7 +173,12 @@ class Reader {
     for (std::string_view rest = *text; !rest.empty();) {
       const size_t end = std::min(rest.find('\n'), rest.size());
       const std::string_view line = Trim(rest.substr(0, end));
-      if (!line.empty() && line[0] != '#') keys.emplace_back(line);
+      if (!line.empty() && line[0] != '#') {
+        if (const std::string wrong = CheckControls(line); !wrong.empty()) {
+          return fmt::format("{}: the key {} {}", path, keys.size() + 1, wrong);
+        }
+        keys.emplace_back(line);
+      }
       rest.remove_prefix(std::min(end + 1, rest.size()));
     }
     if (keys.empty()) return fmt::format("{} holds no key", path);
@@ -251,6 +256,10 @@ class Reader {
     }
     std::string value;
     if (std::string wrong = Expand(node.scalar, value); !wrong.empty()) {
+      Complain(node.where, path, wrong);
+      return;
+    }
+    if (std::string wrong = CheckControls(value); !wrong.empty()) {
       Complain(node.where, path, wrong);
       return;
     }

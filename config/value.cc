@@ -169,9 +169,6 @@ std::string CheckText(const Field& field, std::string_view text) {
   if (static_cast<double>(text.size()) > field.max) {
     return fmt::format("{} bytes is too long; allowed: {}", text.size(), field.max);
   }
-  if (std::any_of(text.begin(), text.end(), [](char c) { return c == '\n' || c == '\r'; })) {
-    return "takes one line";
-  }
   switch (field.kind) {
     case Kind::kName:
       if (!IsWord(text, "._-:/[]@")) {
@@ -220,9 +217,20 @@ std::string StoreWord(const Field& field, std::string_view text, void* value) {
 
 }  // namespace
 
+std::string CheckControls(std::string_view text) {
+  const auto found = std::find_if(text.begin(), text.end(), [](char c) {
+    return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
+  });
+  if (found == text.end()) return "";
+  if (*found == '\n' || *found == '\r') return "takes one line; take the line end out";
+  return fmt::format("has the control character 0x{:02x} as its byte {}; take it out", static_cast<int>(*found),
+                     found - text.begin() + 1);
+}
+
 std::string StoreScalar(const Field& field, std::string_view text, void* object) {
   void* value = field.at(object);
   if (text.empty()) return "is empty; give it a value or leave the line out";
+  if (std::string wrong = CheckControls(text); !wrong.empty()) return wrong;
   switch (field.kind) {
     case Kind::kFlag:
     case Kind::kChoice:

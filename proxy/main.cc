@@ -8,6 +8,7 @@
 #include <random>
 #include <string>
 
+#include "proxy/base/out_of_memory.h"
 #include "proxy/base/status.h"
 #include "proxy/cli.h"
 #include "proxy/server.h"
@@ -33,6 +34,7 @@ void OpenStandardStreams() {
 int main(int argc, char** argv) {
   using namespace penstock;
   OpenStandardStreams();
+  EndWhenOutOfMemory();
   std::signal(SIGXFSZ, SIG_IGN);  // A log that may not grow shows as an error of its write.
   CLI::App app{"penstock: sends each LLM request to the node that will answer it soonest"};
   app.require_subcommand(1);
@@ -40,14 +42,16 @@ int main(int argc, char** argv) {
   int exit_code = kExitOk;
 
   std::string file;
-  std::string takeover;
+  std::string takeover, last_good;
   CLI::App* serve = app.add_subcommand("serve", "Serve as a policy file says");
   serve->add_option("-c,--config", file, "The policy file")->required();
   serve->add_option("--takeover", takeover,
                     "A unix socket: take over from the process that offers it, then offer it to the next");
+  serve->add_option("--last-good", last_good,
+                    "A file that keeps the last good policy file, to start with when that one is broken");
   serve->callback([&] {
     const uint64_t seed = std::random_device{}() | uint64_t{std::random_device{}()} << 32;
-    Server server({file, takeover, {argv, argv + argc}}, seed);
+    Server server({file, last_good, takeover, {argv, argv + argc}}, seed);
     if (const absl::Status status = server.Run(); !status.ok()) {
       std::cerr << S(status.message()) << '\n';
       exit_code = kExitWrong;

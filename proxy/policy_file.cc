@@ -1,5 +1,6 @@
 #include "proxy/policy_file.h"
 
+#include <functional>
 #include <iostream>
 #include <set>
 #include <tuple>
@@ -80,7 +81,26 @@ config::ParseResult CheckFiles(config::ParseResult result, const config::Outside
   return result;
 }
 
+size_t HashOf(const absl::StatusOr<std::string>& text) {
+  return std::hash<std::string>()(text.ok() ? "+" + *text : "-" + std::string(text.status().message()));
+}
+
 }  // namespace
+
+config::Outside NamedFiles::Watch(const config::Outside& outside) {
+  return {.environment = outside.environment, .read_file = [this, &outside](const std::string& path) {
+            absl::StatusOr<std::string> text = outside.read_file(path);
+            seen_[path] = HashOf(text);
+            return text;
+          }};
+}
+
+bool NamedFiles::Changed(const config::Outside& outside) const {
+  for (const auto& [path, hash] : seen_) {
+    if (HashOf(outside.read_file(path)) != hash) return true;
+  }
+  return false;
+}
 
 config::ParseResult LoadPolicyFile(const std::string& path) {
   if (path != "-") return CheckFiles(CheckPolicies(config::LoadFile(path)), config::RealOutside());

@@ -89,13 +89,17 @@ absl::Status Server::Run() {
 
 absl::Status Server::Begin() {
   WatchSignals();
-  absl::StatusOr<std::string> text = seams_.read_file(options_.policy_file);
-  if (!text.ok()) return text.status();
-  policy_text_ = *text;
-  config::ParseResult parsed = ParsePolicyText(*text, options_.policy_file);
-  if (!parsed.ok()) return absl::InvalidArgumentError(parsed.Messages());
-  for (const config::Diagnostic& warning : parsed.diagnostics) LogWarn("{}", config::ToString(warning));
-  return Start(*std::move(parsed.config));
+  absl::StatusOr<config::ParseResult> parsed = FirstPolicy();
+  if (!parsed.ok()) return parsed.status();
+  for (const config::Diagnostic& warning : parsed->diagnostics) LogWarn("{}", config::ToString(warning));
+  RETURN_IF_ERROR(Start(*std::move(parsed->config)));
+  if (start_error_.empty()) {
+    KeepCopy();
+  } else {
+    policy_.last_reload_ok = false;
+    policy_.last_error = start_error_;
+  }
+  return absl::OkStatus();
 }
 
 // They are heard once the loop runs; until then they wait.

@@ -22,6 +22,7 @@
 #include "proxy/cache/result_cache.h"
 #include "proxy/net/loop.h"
 #include "proxy/overload_watch.h"
+#include "proxy/policy_file.h"
 #include "proxy/request/access_log.h"
 #include "proxy/server_seams.h"
 #include "proxy/takeover.h"
@@ -32,6 +33,7 @@ namespace penstock {
 
 struct ServeOptions {
   std::string policy_file;
+  std::string last_good;            // Where a copy of the last good policy file is kept; empty: nowhere.
   std::string takeover;             // Unix socket over which a new process takes over; empty: none.
   std::vector<std::string> command; // Our own, for SIGUSR2; empty: no such thing.
 };
@@ -87,6 +89,8 @@ class Server {
   void Install(std::shared_ptr<const config::Config> config);
   std::shared_ptr<Snapshot> MakeSnapshot(uint32_t worker);
   void UpdateCaches(const config::Config& config);
+  absl::StatusOr<config::ParseResult> FirstPolicy();
+  void KeepCopy();
   void WatchFile();
   void LookAtFile(const std::string& seen);
   void AskForReload(const char* why);
@@ -137,6 +141,8 @@ class Server {
   std::unique_ptr<Admin> admin_;
   PolicyStatus policy_;
   std::string policy_text_;           // Of the file that was last looked at.
+  NamedFiles named_files_;            // Of that one.
+  std::string start_error_;           // Not empty: why the start was that of the last good copy.
   std::vector<std::weak_ptr<const config::Config>> generations_;
   MonoTime last_reload_ = 0;
 

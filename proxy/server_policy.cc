@@ -7,6 +7,7 @@
 #include "proxy/base/check.h"
 #include "proxy/base/log.h"
 #include "proxy/base/status.h"
+#include "proxy/last_good.h"
 #include "proxy/policy_file.h"
 #include "proxy/server.h"
 #include "proxy/systemd.h"
@@ -101,6 +102,7 @@ void Server::UpdateCaches(const config::Config& config) {
 void Server::WatchFile() {
   file_timer_ = loop_->timers().After(kFileTick, [this] {
     LookAtFile("");
+    if (!policy_.last_reload_ok && named_files_.Changed()) AskForReload("a file that it names changed");
     DropOldLogs();
     ticket_keys_.RotateAt(loop_->now());
     if (tls_.Look(loop_->wall_now())) PublishTls();
@@ -136,7 +138,8 @@ void Server::TryReload(const char* why) {
   absl::StatusOr<std::string> text = seams_.read_file(options_.policy_file);
   if (!text.ok()) return refuse(std::string(S(text.status().message())));
   policy_text_ = *text;
-  config::ParseResult parsed = ParsePolicyText(*text, options_.policy_file);
+  named_files_.Clear();
+  config::ParseResult parsed = ParsePolicyText(*text, options_.policy_file, named_files_.Watch());
   if (!parsed.ok()) return refuse(parsed.Messages());
   // Whatever can fail comes first: a file is taken whole or not at all.
   absl::StatusOr<ListenerPlan> plan = PlanListeners(*parsed.config);
@@ -151,8 +154,39 @@ void Server::TryReload(const char* why) {
   auto shared = std::make_shared<const config::Config>(*std::move(parsed.config));
   Install(shared);
   Carry(*std::move(plan), *shared);
+  KeepCopy();
   LogInfo("policy reload ({}): generation {} is in force", why, policy_.generation);
   if (live_) Notify("READY=1");
+}
+
+void Server::KeepCopy() {
+  if (options_.last_good.empty()) return;
+  const absl::Status kept = KeepLastGood(options_.last_good, policy_text_);
+  if (!kept.ok()) LogWarn("no copy of the policy file was kept: {}", S(kept.message()));
+}
+
+// The policy file as it is or, where that cannot be served and there is one, the copy of
+// the last one that could.
+absl::StatusOr<config::ParseResult> Server::FirstPolicy() {
+  absl::StatusOr<std::string> text = seams_.read_file(options_.policy_file);
+  config::ParseResult parsed;
+  if (text.ok()) {
+    policy_text_ = *text;
+    parsed = ParsePolicyText(*text, options_.policy_file, named_files_.Watch());
+    if (parsed.ok()) return parsed;
+  }
+  const std::string why = text.ok() ? parsed.Messages() : std::string(S(text.status().message()));
+  const absl::Status refused = text.ok() ? absl::InvalidArgumentError(why) : text.status();
+  if (options_.last_good.empty()) return refused;
+  absl::StatusOr<std::string> copy = seams_.read_file(options_.last_good);
+  if (!copy.ok()) return refused;
+  // Under the file's own name: what it names lies beside it.
+  parsed = ParsePolicyText(*copy, options_.policy_file);
+  if (!parsed.ok()) return refused;
+  LogError("the policy file cannot be served, and the last good copy of it ({}) is served in its place until it "
+           "is mended: {}", options_.last_good, why);
+  start_error_ = why;
+  return parsed;
 }
 
 void Server::SayWhatNeedsARestart(const config::Config& next) const {

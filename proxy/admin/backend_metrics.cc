@@ -86,7 +86,20 @@ void AddTraffic(const BackendView& view, const Sampler& sampler) {
   sampler.Add("penstock_backend_busy_total", Load(state.busy_answers));
 }
 
-void AddSignals(const BackendView& view, MonoTime now, const Sampler& sampler) {
+// Whether an engine says that it serves what its pool does not list: somebody has put it
+// into the wrong pool, or started it with the wrong weights.
+bool WrongModel(const config::Pool& pool, const LoadReport& report) {
+  const std::string_view said = report.model;
+  if (!report.known() || said.empty() || pool.models.empty()) return false;
+  const auto is = [&](const std::string& name) {
+    return std::string_view(name).substr(0, LoadReport::kModelBytes - 1) == said;
+  };
+  return std::ranges::none_of(pool.models, [&](const config::Model& model) {
+    return is(model.name) || std::ranges::any_of(model.aliases, is);
+  });
+}
+
+void AddSignals(const config::Pool& pool, const BackendView& view, MonoTime now, const Sampler& sampler) {
   const BackendState& state = view.state;
   sampler.Add("penstock_lb_backend_weight", view.weight);
   sampler.Add("penstock_lb_backend_load", view.load);
@@ -97,6 +110,7 @@ void AddSignals(const BackendView& view, MonoTime now, const Sampler& sampler) {
                 static_cast<double>(now - view.report.made) / kSecond);
   }
   sampler.Add("penstock_lb_signal_rung", static_cast<double>(view.rung));
+  sampler.Add("penstock_lb_wrong_model", WrongModel(pool, view.report) ? 1 : 0);
   for (const lb::Rung rung : kReportRungs) {
     sampler.Add("penstock_load_reports_total", "result", Name(rung),
                 Load(state.reports_taken[static_cast<size_t>(rung) - 1]));
@@ -169,7 +183,7 @@ void AddBackends(const Scrape& scrape, Families& families) {
       const BackendView view = LookAt(*pool, i, scrape.now);
       const Sampler sampler{families, view.backend};
       AddTraffic(view, sampler);
-      AddSignals(view, scrape.now, sampler);
+      AddSignals(pool->settings, view, scrape.now, sampler);
       AddHealth(view, sampler);
       AddBreaker(view, sampler);
     }

@@ -72,6 +72,8 @@ constexpr auto kBalancing = std::to_array<MetricInfo>({
      "Age of the last load report; absent without one"},
     {"penstock_lb_signal_rung", kGauge, "pool, backend",
      "Where load figures come from: 1 push, 2 piggyback, 3 poll, 4 own count"},
+    {"penstock_lb_wrong_model", kGauge, "pool, backend",
+     "1 while the engine's load report names a model that its pool does not list"},
     {"penstock_load_reports_total", kCounter, "pool, backend, result",
      "Load reports: taken by rung, old, or invalid"},
 });

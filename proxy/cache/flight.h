@@ -7,6 +7,7 @@
 // guarded by one mutex, held for a few instructions, never across a callback.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -33,6 +34,9 @@ class Flight {
       : bytes_max_(bytes_max), readers_max_(readers_max) {}
 
   // --- the leader ---
+  // The backend has begun a stream of events that is still without a token.
+  void Accept() { accepted_.store(true, std::memory_order_relaxed); }
+  bool accepted() const { return accepted_.load(std::memory_order_relaxed); }
   void Begin(uint16_t status, std::string_view content_type);
   // Past bytes_max the flight takes no new readers and will not be cached; those
   // it has read on, and what all of them have read is dropped. A reader that is
@@ -81,6 +85,7 @@ class Flight {
 
   const size_t bytes_max_;
   const size_t readers_max_;
+  std::atomic<bool> accepted_{false};
   mutable std::mutex mutex_;
   State state_ = State::kWaiting;
   uint16_t status_ = 0;

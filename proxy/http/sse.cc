@@ -126,11 +126,32 @@ bool IsErrorObject(std::string_view json) {
   return !json.empty() && !json.starts_with("null");
 }
 
+// What OpenAI and the engines write of requests that are wrong: a code of 4xx, or a
+// type. Inside a message such words have escaped quotes and are not found.
+bool BlamesClient(std::string_view json) {
+  if (json.find("\"invalid_request_error\"") != std::string_view::npos) return true;
+  if (json.find("\"BadRequestError\"") != std::string_view::npos) return true;
+  for (size_t at = 0; (at = json.find("\"code\"", at)) != std::string_view::npos;) {
+    std::string_view rest = json.substr(at += 6);
+    SkipSpace(rest);
+    if (!rest.starts_with(':')) continue;
+    rest.remove_prefix(1);
+    SkipSpace(rest);
+    if (rest.size() > 3 && rest[0] == '4' && (rest[3] == ',' || rest[3] == '}' || IsSpace(rest[3]))) {
+      return !rest.starts_with("408") && !rest.starts_with("429");
+    }
+  }
+  return false;
+}
+
 }  // namespace
 
 void SseScanner::OnLine(std::string_view line, Result& result) {
   std::string_view value;
   if (!IsDataLine(line, value)) {
+    const std::string_view field = line.substr(0, line.find(':'));
+    event_has_other_ |= !field.empty();
+    event_has_place_ |= field == "id" || field == "retry";
     if (line == "event: error" || line == "event:error") result.error = true;
     return;
   }
@@ -141,6 +162,7 @@ void SseScanner::OnLine(std::string_view line, Result& result) {
   }
   if (IsErrorObject(value)) {
     result.error = true;
+    result.blames_client = BlamesClient(value);
     return;
   }
   if (!saw_first_token_ && !event_has_token_) event_has_token_ = TokenFinder(value).Find();
@@ -149,7 +171,8 @@ void SseScanner::OnLine(std::string_view line, Result& result) {
 void SseScanner::OnEventEnd(Result& result) {
   if (event_has_data_) ++result.events;
   if (event_has_token_ && !saw_first_token_) saw_first_token_ = result.first_token = true;
-  event_has_data_ = event_has_token_ = false;
+  result.unclean |= event_has_place_ || (event_has_other_ && !event_has_data_);
+  event_has_data_ = event_has_token_ = event_has_other_ = event_has_place_ = false;
 }
 
 size_t SseScanner::LineBound() const {
@@ -205,6 +228,7 @@ SseScanner::Result SseScanner::Scan(std::string_view data) {
 void SseScanner::Clear() {
   line_.clear();
   partial_bytes_ = line_length_ = 0;
+  event_has_other_ = event_has_place_ = false;
   event_has_data_ = event_has_token_ = after_cr_ = saw_first_token_ = saw_done_ = false;
 }
 

@@ -21,6 +21,8 @@ class SseScanner {
                                // tool call (or text, for completions) ended in `data`.
     bool done = false;         // data: [DONE] was seen.
     bool error = false;        // An event with an error object was seen.
+    bool blames_client = false;   // That error is one of the request: a 4xx but 408 and 429.
+    bool unclean = false;      // A whole event has something that CleanEvents takes out.
   };
 
   // Scans the next bytes of the stream, split anywhere. CR, LF and CRLF end lines.
@@ -41,6 +43,8 @@ class SseScanner {
   size_t partial_bytes_ = 0;
   size_t line_length_ = 0;
   bool event_has_data_ = false;
+  bool event_has_other_ = false;   // A field that is no data, and no comment.
+  bool event_has_place_ = false;   // An id or a retry.
   bool event_has_token_ = false;
   bool after_cr_ = false;
   bool saw_first_token_ = false;

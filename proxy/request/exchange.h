@@ -23,6 +23,7 @@
 #include "proxy/base/deadline_wheel.h"
 #include "proxy/http/error_reply.h"
 #include "proxy/http/message.h"
+#include "proxy/request/body_pace.h"
 #include "proxy/request/deadline.h"
 #include "proxy/request/grpc.h"
 #include "proxy/request/shared_answer.h"
@@ -68,7 +69,7 @@ class Exchange final {
   // exchange.cc: beginning
   void SetRequestId();
   bool Admit(), AnswerLocally(), TakesEncoding();
-  void OnBodyWhole();
+  void OnBodyWhole(), HoldBody(), TakeBody();
   bool FindPool(std::string_view model);
   bool Authorize(), UseOwnName();
   bool Buffer(std::string_view data);
@@ -116,7 +117,7 @@ class Exchange final {
   // exchange_time.cc: what may last how long
   static void OnDeadline(void* self);
   void Rearm();
-  MonoTime NextOfTries(MonoTime now) const;
+  MonoTime NextOfTries(MonoTime now) const, BodyDue() const;
   void OnTimeout(), GiveUp();
   Stage StageNow();
   void BodyStopped(), QueuedTooLong(), AnswerStopped(), CheckClient();
@@ -129,17 +130,14 @@ class Exchange final {
             MonoTime retry_after = 0);
   void ReplyGrpc(ReplyCode code, std::string_view message);
   void Reply(uint16_t status, std::string_view body, std::span<const Header> extra);
-  void Finish();
-  void Clear();
-  void Record();
+  void Finish(), Clear(), Record();
   // exchange_cache.cc: results shared with other requests
   bool UseCache();                    // True: the answer comes from there.
-  bool Follow(std::shared_ptr<Flight> flight);
-  void OnFollow(), StopFollowing();
-  void LeadAlone(), OnDeserted(), LeadFlight();
-  void BeginFlight(const ResponseHead& head);
+  bool Follow(std::shared_ptr<Flight> flight), BeginFollowing(Flight::State state);
+  void SendFollowersHead(std::string_view type, int64_t length = -1);
+  void OnFollow(), StopFollowing(), LeadAlone(), OnDeserted(), LeadFlight();
+  void BeginFlight(const ResponseHead& head), CloseFlight(bool complete, bool keep = false);
   bool WorthKeeping(const Try& one) const;
-  void CloseFlight(bool complete, bool keep = false);
   void AddCacheStatus(std::array<Header, 12>& extra, size_t& count);
 
   WorkerContext& context_;
@@ -194,6 +192,7 @@ class Exchange final {
   MonoTime start_ = 0, queued_since_ = 0, first_sent_ = 0, first_token_at_ = 0;
   ClientDeadline client_deadline_;
   Moments due_;
+  BodyPace pace_;
   std::string client_;                // Address, for the access log.
 };
 

@@ -93,11 +93,12 @@ void Exchange::SendRequest(Try& one) {
   }
   if (grpc_) {  // Both directions may be silent for long.
     due_.body = kNever;
-    session_->ResumeBody(id_);
+    pace_.End();
+    TakeBody();
     return AwaitAnswer(one);
   }
   due_.body = now + ToMicros(snapshot_->server().request_body_idle_timeout);
-  session_->ResumeBody(id_);
+  TakeBody();
   Rearm();
 }
 
@@ -161,7 +162,7 @@ void Exchange::OnRefused(Try& one, const ConnFailure& failure) {
 }
 
 void Exchange::OnTryWritable() {
-  if (session_ != nullptr && !inference_ && (tunnel_ || !request_complete_)) session_->ResumeBody(id_);
+  if (session_ != nullptr && !inference_ && (tunnel_ || !request_complete_)) TakeBody();
 }
 
 void Exchange::OnTryHead(Try& one, ResponseHead& head) {

@@ -91,6 +91,7 @@ bool Exchange::Follow(std::shared_ptr<Flight> flight) {
     return false;
   }
   phase_ = Phase::kFollowing;
+  if (stream_ && pool_->sse_keep_alive > 0) due_.comment = start_ + pool_->sse_keep_alive;
   OnFollow();
   return true;
 }
@@ -102,28 +103,16 @@ void Exchange::OnFollow() {
   while (phase_ == Phase::kFollowing && session_ != nullptr && !session_->above_mark(id_)) {
     FlightReader::Step step = shared_.reader->Read(kFollowBytes);
     if (step.promoted) return LeadFlight();
-    if (step.state == Flight::State::kFailed && !head_sent_) {
+    if (step.state == Flight::State::kFailed && !answer_sent()) {
       // The answer broke off, but not for this client: it asks for itself.
       shared_.reader.reset();
       shared_.use = CacheUse::kBypass;
       shared_.detail = "shared-answer-failed";
       return Dispatch();
     }
-    if (!head_sent_ && step.state != Flight::State::kWaiting) {
-      const std::string type = shared_.reader->flight()->content_type();
-      events_ = type.starts_with("text/event-stream");
-      std::array<Header, 3> headers{{{"content-type", type, KnownHeader::kContentType},
-                                     {"cache-control", "no-cache", KnownHeader::kCacheControl},
-                                     {"x-accel-buffering", "no"}}};
-      ResponseHead head;
-      head.status = status_ = shared_.reader->flight()->status();
-      head.headers = std::span(headers.data(), events_ ? 3 : type.empty() ? 0 : 1);
-      head.framing = Framing::kChunked;
-      if (step.state == Flight::State::kComplete && !events_) {
-        head.framing = Framing::kLength;
-        head.content_length = shared_.reader->flight()->bytes();
-      }
-      SendHead(head);
+    if (!answer_sent() && step.state != Flight::State::kWaiting && !BeginFollowing(step.state)) return;
+    if (!step.chunks.empty() && due_.comment != kNever) {
+      due_.comment = context_.loop.now() + pool_->sse_keep_alive;
     }
     for (const auto& chunk : step.chunks) {
       if (events_ && first_token_at_ == 0 && scanner_.Scan(*chunk).first_token) FirstToken(nullptr);
@@ -157,6 +146,37 @@ void Exchange::StopFollowing() {
   const std::shared_ptr<Flight> flight = shared_.reader->flight();
   shared_.reader.reset();
   if (flight->state() == Flight::State::kFailed) pool_->cache->Close(flight, false, context_.loop.now());
+}
+
+// The head of the answer that is followed, unless a comment of ours has sent one. False:
+// it does not fit behind that one.
+bool Exchange::BeginFollowing(Flight::State state) {
+  const Flight& flight = *shared_.reader->flight();
+  const std::string type = flight.content_type();
+  const bool events = type.starts_with("text/event-stream");
+  if (bridged_ && (!events || flight.status() != 200)) {
+    Fail(ReplyCode::kBackendBadAnswer, "the answer that this one shares is no stream of events after all");
+    return false;
+  }
+  if (std::exchange(bridged_, false)) return true;
+  events_ = events;
+  if (!events) due_.comment = kNever;
+  status_ = flight.status();
+  const bool whole = state == Flight::State::kComplete && !events;
+  SendFollowersHead(type, whole ? static_cast<int64_t>(flight.bytes()) : -1);
+  return true;
+}
+
+void Exchange::SendFollowersHead(std::string_view type, int64_t length) {
+  std::array<Header, 3> headers{{{"content-type", type, KnownHeader::kContentType},
+                                 {"cache-control", "no-cache", KnownHeader::kCacheControl},
+                                 {"x-accel-buffering", "no"}}};
+  ResponseHead head;
+  head.status = status_;
+  head.headers = std::span(headers.data(), events_ ? 3 : type.empty() ? 0 : 1);
+  head.framing = length < 0 ? Framing::kChunked : Framing::kLength;
+  if (length >= 0) head.content_length = static_cast<uint64_t>(length);
+  SendHead(head);
 }
 
 // The one that led failed before the first byte, and this one came first.

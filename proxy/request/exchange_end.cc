@@ -92,7 +92,7 @@ void Exchange::Fail(ReplyCode code, std::string_view message, std::string_view p
   std::string seconds, millis, proxy_status;
   if (retry_after > 0 || info.status == 429 || info.status == 503) {
     const MonoTime wait = Spread(retry_after, context_.random);
-    seconds = std::to_string((wait + kSecond / 2) / kSecond);
+    seconds = std::to_string((wait + kSecond - 1) / kSecond);  // Never before the other one.
     millis = std::to_string(wait / kMillisecond);
     extra[count++] = {"retry-after", seconds, KnownHeader::kRetryAfter};
     extra[count++] = {"retry-after-ms", millis};

@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "proxy/http/sse_clean.h"
 #include "proxy/request/exchange.h"
 #include "proxy/request/grpc.h"
 #include "proxy/request/session.h"
@@ -66,6 +67,7 @@ void Exchange::BeginAnswer(Try& one, ResponseHead& head) {
   one.stage = Try::Stage::kHolding;
   // From here on the silence is the engine's work on the prompt: it is worth a comment,
   // which sends the head, when the client has heard nothing for long.
+  if (shared_.flight != nullptr && head.status == 200) shared_.flight->Accept();
   const bool plain = Find(head.headers, KnownHeader::kContentEncoding) == nullptr;
   if (inference_ && plain && head.status == 200 && pool_->sse_keep_alive > 0 && due_.comment == kNever) {
     due_.comment = std::max(start_ + pool_->sse_keep_alive, context_.loop.now());
@@ -102,7 +104,12 @@ void Exchange::SendHead(const ResponseHead& head) {
 void Exchange::KeepAlive(MonoTime now) {
   due_.comment = session_ == nullptr ? kNever : now + pool_->sse_keep_alive;
   if (session_ == nullptr) return;
-  if (!head_sent_) {
+  if (!head_sent_ && phase_ == Phase::kFollowing) {
+    if (!shared_.reader->flight()->accepted()) return;
+    status_ = 200;
+    events_ = bridged_ = true;
+    SendFollowersHead("text/event-stream");
+  } else if (!head_sent_) {
     Try* held = nullptr;
     for (Try& one : tries_) {
       if (one.stage == Try::Stage::kHolding) held = &one;
@@ -151,8 +158,10 @@ void Exchange::RelayEvents(Try& one, std::string_view data) {
   }
   one.error = one.error || scan.error;
   if (scan.first_token) FirstToken(&one);
+  if (scan.error && !one.scanner.saw_first_token()) one.error_first = !scan.blames_client;
   if (&one != answer_) {
     one.Keep(data);
+    one.unclean |= scan.unclean;
     const bool begun = scan.first_token || scan.done || scan.error || (!inference_ && !one.events.empty()) ||
                        one.events.size() > kEventsHeldMax || one.event_count > kEventCountHeldMax;
     if (begun) BeginEvents(one);
@@ -163,12 +172,14 @@ void Exchange::RelayEvents(Try& one, std::string_view data) {
     if (due_.comment != kNever) due_.comment = context_.loop.now() + pool_->sse_keep_alive;
     Rearm();
   }
-  if (one.partial.empty()) {
+  const bool unclean = scan.unclean && inference_;
+  if (one.partial.empty() && !unclean) {
     RelayBytes(data.substr(0, scan.complete));
   } else if (scan.complete > 0) {
     // Referenced until the turn ends, so the bytes move to where they stay put.
     auto event = std::make_unique<std::string>(std::exchange(one.partial, {}));
     event->append(data.substr(0, scan.complete));
+    if (unclean) *event = CleanEvents(*event);
     RelayBytes(*event);
     context_.turn.Bury(std::move(event));
   }
@@ -186,6 +197,7 @@ void Exchange::BeginEvents(Try& one) {
   if (!head_sent_) SendHead(head);
   bridged_ = false;
   if (due_.comment != kNever) due_.comment = context_.loop.now() + pool_->sse_keep_alive;
+  if (one.unclean && inference_) one.events = CleanEvents(one.events);
   RelayBytes(one.events);
   Rearm();
 }
@@ -225,6 +237,7 @@ void Exchange::FirstToken(Try* one) {
 Outcome Exchange::HowItEnded(const Try& one, std::span<const Header> trailers) {
   if (one.busy) return Outcome::kBusy;
   if (status_ >= 500) return Outcome::kFault;
+  if (one.error_first && pool_->settings.circuit_breaker.error_events) return Outcome::kFault;
   if (!grpc_ || status_ != 200) return Outcome::kOk;
   if (!grpc_status_) grpc_status_ = ReadGrpcStatus(trailers);
   return OutcomeOf(grpc_status_);

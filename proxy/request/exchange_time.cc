@@ -27,13 +27,13 @@ void Exchange::OnDeadline(void* self) {
 void Exchange::Rearm() {
   MonoTime next = due_.give_up;
   switch (phase_) {
-    case Phase::kBody: next = std::min(next, due_.body); break;
+    case Phase::kBody: next = std::min(next, BodyDue()); break;
     case Phase::kQueued: next = std::min(next, due_.queue); break;
     case Phase::kTrying: next = std::min(next, NextOfTries(context_.loop.now())); break;
     case Phase::kRelaying: next = std::min({next, due_.idle, due_.comment}); break;
     // Whoever leads wakes it, unless this loop has no room for one more task.
     case Phase::kFollowing:
-      next = std::min({next, due_.idle, context_.loop.now() + kLookInterval});
+      next = std::min({next, due_.idle, due_.comment, context_.loop.now() + kLookInterval});
       break;
     case Phase::kBackOff: break;
     case Phase::kDone: return;
@@ -45,12 +45,14 @@ void Exchange::Rearm() {
   }
 }
 
+MonoTime Exchange::BodyDue() const { return std::min(due_.body, pace_.due()); }
+
 MonoTime Exchange::NextOfTries(MonoTime now) const {
   MonoTime next = std::min(due_.hedge, due_.comment);
   for (const Try& one : tries_) {
     if (!one.sent()) continue;
     next = std::min({next, one.limit, one.patience, now + kLookInterval});
-    if (!request_complete_) next = std::min(next, due_.body);
+    if (!request_complete_) next = std::min(next, BodyDue());
   }
   return next;
 }
@@ -61,7 +63,7 @@ void Exchange::OnTimeout() {
   if (session_ == nullptr) OnDeserted();  // Its last follower may have left unheard.
   switch (phase_) {
     case Phase::kBody:
-      if (now >= due_.body) return BodyStopped();
+      if (now >= BodyDue()) return BodyStopped();
       break;
     case Phase::kQueued:
       if (now >= due_.queue) return QueuedTooLong();
@@ -74,6 +76,7 @@ void Exchange::OnTimeout() {
       break;
     case Phase::kFollowing:
       if (now >= due_.idle && session_ != nullptr) return CheckClient();
+      if (now >= due_.comment) KeepAlive(now);
       OnFollow();
       break;
     case Phase::kBackOff:
@@ -117,7 +120,12 @@ Stage Exchange::StageNow() {
 
 void Exchange::BodyStopped() {
   (pool_ == nullptr ? context_.no_pool : pool_->cells).AddTimeout(TimeoutKind::kRequestBody);
-  Fail(ReplyCode::kRequestTimeout, "the request's body stopped arriving");
+  if (context_.loop.now() >= due_.body) {
+    return Fail(ReplyCode::kRequestTimeout, "the request's body stopped arriving");
+  }
+  Fail(ReplyCode::kRequestTimeout,
+       fmt::format("the request's body came at less than {} bytes a second (server.limits.request_body_rate)",
+                   snapshot_->server().limits.request_body_rate));
 }
 
 void Exchange::QueuedTooLong() {
@@ -171,7 +179,7 @@ void Exchange::LookAtTries(MonoTime now) {
 // True: the try is over, and what follows from it has happened.
 bool Exchange::LookAt(Try& one, MonoTime now) {
   bool late = now >= one.limit;
-  if (!request_complete_ && now >= due_.body) {  // A body that streams through: who does not move?
+  if (!request_complete_ && now >= BodyDue()) {  // A body that streams through: who does not move?
     if (!one.call->above_mark()) {
       BodyStopped();
       return true;

@@ -44,7 +44,7 @@ void Exchange::OnTunnelBytes(std::string_view data) {
   due_.idle = context_.loop.now() + quiet_limit();
   Rearm();
   answer_->call->WriteBody(data);
-  if (answer_->call->above_mark()) session_->PauseBody(id_);
+  if (answer_->call->above_mark()) HoldBody();
 }
 
 void Exchange::OnTunnelIdle() {

@@ -26,6 +26,7 @@ void Try::Begin(TryKind kind_in, std::string_view name, bool fresh_in) {
   rest = 0;
   limit = patience = kNever;
   when = event_count = 0;
+  error_first = unclean = false;
   backend_name.assign(name);
   scanner.Clear();
   Empty(events);

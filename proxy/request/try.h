@@ -66,6 +66,8 @@ struct Try final : BackendCall::User {
   MonoTime patience = kNever;      // Another one is better from then on, if it may be.
   std::string backend_name;
   SseScanner scanner;
+  bool unclean = false;            // Of `events`: see CleanEvents.
+  bool error_first = false;        // Its events began with an error that is its backend's.
   int64_t event_count = 0;
   bool error = false;              // One of them told of an error.
   std::string events;              // Whole events before the first token.

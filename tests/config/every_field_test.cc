@@ -141,6 +141,38 @@ TEST(EveryField, TakesNoOtherKind) {
   });
 }
 
+TEST(EveryField, HoldsNoControlCharacter) {
+  ForEachField([](const Steps& steps) {
+    const Field& field = *steps.back();
+    if (field.kind == Kind::kSection || field.kind == Kind::kList) return;
+    if (field.kind == Kind::kSecretFile || field.kind == Kind::kSecretsFile) return;  // No such file anyway.
+    for (const char* value : {"\"a\\0b\"", "\"a\\tb\"", "\"a\\e[31m\"", "\"\\x7f\"", "\"a\\rb\"", "\"a\\nb\""}) {
+      const std::string text = field.kind == Kind::kTexts ? fmt::format("[{}]", value) : value;
+      ExpectRefused(steps, text);
+      if (field.kind == Kind::kSecret) continue;  // Refused as one that stands in the file.
+      const std::string messages = With(steps, text).Messages();
+      EXPECT_TRUE(messages.find("control character") != std::string::npos ||
+                  messages.find("takes one line") != std::string::npos)
+          << NameOf(steps) << ": " << value << ": " << messages;
+    }
+  });
+}
+
+TEST(EveryField, ThatIsASecretHoldsNoControlCharacterWhereverItComesFrom) {
+  const std::string head = "version: v1\npools:\n  - name: a\n    backends: [e:1]\n    auth: {mode: replace, ";
+  for (const char* field : {"key: \"${KEY}\"", "key_file: keys"}) {
+    const Outside outside = {
+        .environment = [](const std::string&) { return "ab\x01" "c"; },
+        .read_file = [](const std::string&) -> absl::StatusOr<std::string> { return "ab\x01" "c\n"; },
+    };
+    const std::string messages = Parse(head + field + "}\n", "test.yaml", outside).Messages();
+    EXPECT_NE(messages.find("has the control character 0x01 as its byte 3; take it out"), std::string::npos)
+        << messages;
+    EXPECT_NE(messages.find("test.yaml:5:"), std::string::npos) << messages;
+    EXPECT_EQ(messages.find("ab"), std::string::npos) << messages;  // Of a secret nothing is shown.
+  }
+}
+
 TEST(EveryField, ThatIsANumberTakesNothingThatLooksLikeOne) {
   ForEachField([](const Steps& steps) {
     if (!IsNumber(steps.back()->kind)) return;

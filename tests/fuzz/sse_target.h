@@ -13,7 +13,7 @@ namespace penstock {
 struct SseVerdict {
   size_t complete = 0;
   int events = 0;
-  bool token = false, done = false, error = false;
+  bool token = false, done = false, error = false, unclean = false;
   bool operator==(const SseVerdict&) const = default;
 };
 
@@ -30,6 +30,7 @@ inline SseVerdict SseVerdictOf(std::string_view stream, size_t step) {
     verdict.token |= result.first_token;
     verdict.done |= result.done;
     verdict.error |= result.error;
+    verdict.unclean |= result.unclean;
     CHECK(verdict.complete + scanner.partial_bytes() == at + part.size());
   }
   CHECK(verdict.token == scanner.saw_first_token() && verdict.done == scanner.saw_done());

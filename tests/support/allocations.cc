@@ -7,13 +7,19 @@
 namespace penstock {
 namespace {
 std::atomic<uint64_t> allocation_count{0};
+std::atomic<uint64_t> failing{0};
 }
 uint64_t AllocationCount() { return allocation_count.load(std::memory_order_relaxed); }
+void FailAllocation(uint64_t number) { failing = number; }
 }  // namespace penstock
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 void* operator new(size_t size) {
-  penstock::allocation_count.fetch_add(1, std::memory_order_relaxed);
+  const uint64_t number = penstock::allocation_count.fetch_add(1, std::memory_order_relaxed) + 1;
+  if (number == penstock::failing.load(std::memory_order_relaxed)) {
+    if (const std::new_handler handler = std::get_new_handler()) handler();
+    std::abort();
+  }
   if (void* const memory = std::malloc(size == 0 ? 1 : size)) return memory;
   std::abort();
 }

@@ -6,4 +6,7 @@
 
 namespace penstock {
 uint64_t AllocationCount();
+// The one with that number finds no memory, as operator new tells of it: by the new
+// handler. 0: none does. Under a sanitizer nothing fails.
+void FailAllocation(uint64_t number);
 }

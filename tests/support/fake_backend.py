@@ -10,7 +10,8 @@
         backend.requests      # those that arrived, health checks and load polls aside
 
 Each connection is a thread; a script that returns without an answer, or raises,
-ends its connection. GET /health is answered by `healthy`, GET /load with 404.
+ends its connection. GET /health is answered by `healthy`, GET /load with what `load()`
+returns as bytes, or with 404.
 """
 
 import contextlib
@@ -155,6 +156,7 @@ class FakeBackend:
         self.script = script or (lambda request: request.answer())
         self.read_bodies = True
         self.healthy = True
+        self.load = None
         self.requests = []
         self.connections = 0
         self.gone = threading.Event()     # A client left an answer that hung.
@@ -204,7 +206,10 @@ class FakeBackend:
             request.answer(200 if self.healthy else 500)
             return
         if request.path.startswith("/load"):
-            request.answer(404)
+            if self.load and "watch" not in request.path:
+                request.answer(200, self.load())
+            else:
+                request.answer(404)
             return
         if self.read_bodies:
             request.read_body()

@@ -152,6 +152,30 @@ TEST(Metrics, ShowABackendAsTheBalancerSeesIt) {
   EXPECT_EQ(ValueOf(text, R"(penstock_outlier_ejected{pool="main"})"), "1");
 }
 
+TEST(Metrics, TellThatAnEngineServesAnotherModelThanItsPool) {
+  const std::string kLong(100, 'x');
+  struct Case {
+    std::vector<config::Model> models;
+    std::string said;
+    const char* wrong;
+  };
+  for (const Case& one : {Case{{}, "wren", "0"}, Case{{{"wren", {}}}, "wren", "0"}, Case{{{"wren", {}}}, "", "0"},
+                          Case{{{"robin", {}}, {"a", {"wren"}}}, "wren", "0"}, Case{{{"wren", {}}}, "robin", "1"},
+                          Case{{{"wren", {}}}, "wre", "1"}, Case{{{kLong, {}}}, kLong, "0"}}) {
+    World world;
+    config::Pool pool;
+    pool.models = one.models;
+    world.fleet = FleetOf(pool, 1);
+    LoadReport report;
+    report.rung = lb::Rung::kPush;
+    report.arrived = report.made = kNow;
+    std::copy_n(one.said.data(), std::min(one.said.size(), LoadReport::kModelBytes - 1), report.model);
+    world.state(0).PublishReport(report, kSecond, true);
+    EXPECT_EQ(ValueOf(RenderMetrics(world.At(kNow)), R"(penstock_lb_wrong_model{pool="main",backend="b0"})"), one.wrong)
+        << one.said;
+  }
+}
+
 TEST(Metrics, HaveTheFiguresOfTheProcessAndThePolicy) {
   World world;
   const std::string text = RenderMetrics(world.At(kNow));

@@ -271,6 +271,31 @@ TEST(Control, ANameIsResolvedFollowedAndKeptWhileTheNameServerFails) {
   EXPECT_GE(world.engines[1]->watches, 1);
 }
 
+TEST(Control, ANameWithoutAddressesOrWithAThousandMovesNobody) {
+  config::Pool settings;
+  settings.backends.push_back({.name = "n", .address = "engine.local:9001"});
+  World world(0, settings);
+  world.engines.push_back(std::make_unique<FakeEngine>(world.network, world.engine_loop, "10.0.0.1:9001"));
+  world.engines.back()->Start();
+  std::vector<Address>& found = world.network.names["engine.local"];
+  found = {*Address::Parse("10.0.0.1:9001")};
+  world.Pass(5 * kSecond);
+  found.clear();
+  world.network.Advance(60 * kSecond);
+  EXPECT_EQ(world.pool().backends[0]->address().text, "10.0.0.1:9001");
+  // One of them is its own: it stays there, whatever their order.
+  for (int i = 0; i < 1000; ++i) {
+    found.push_back(*Address::Parse("10.1." + std::to_string(i / 250) + "." + std::to_string(1 + i % 250) + ":9001"));
+  }
+  found.push_back(*Address::Parse("10.0.0.1:9001"));
+  world.network.Advance(60 * kSecond);
+  EXPECT_EQ(world.pool().backends[0]->address().text, "10.0.0.1:9001");
+  EXPECT_EQ(world.state(0).health(), Health::kHealthy);
+  found.pop_back();
+  world.network.Advance(40 * kSecond);
+  EXPECT_EQ(world.pool().backends[0]->address().text, "10.1.0.1:9001");  // The first of them, and no more.
+}
+
 TEST(Control, AReloadLeavesUnchangedBackendsUndisturbed) {
   World world(2);
   world.Pass(2 * kSecond);

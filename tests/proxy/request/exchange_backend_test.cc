@@ -81,6 +81,39 @@ TEST(Relay, HoldsAnEventUntilItIsWhole) {
   EXPECT_EQ(client->Take(), Chunk("data: half and half\n\n"));
 }
 
+TEST(Relay, TakesOutOfPromptsAnswersWhatSdksMistakeForData) {
+  const std::string said = "retry: 3000\n\nid: 1\n" + std::string(kToken) +
+                           "event: ping\n\n: fine\n\nid: 2\ndata: x\n\ndata: [DONE]\n\n";
+  const std::string heard = std::string(kToken) + ": fine\n\ndata: x\n\n" + "data: [DONE]\n\n";
+  for (size_t cut = 1; cut < said.size(); cut += 3) {
+    World world;
+    const auto client = world.Connect();
+    world.Ask(*client, Post(kStream));
+    world.backends[0]->Say(std::string(kEventsHead) + Chunk(said.substr(0, cut)));
+    world.Run();
+    world.backends[0]->Say(Chunk(said.substr(cut)) + Chunk(""));
+    world.Run();
+    std::string events;
+    std::string_view rest(client->heard);
+    rest.remove_prefix(rest.find("\r\n\r\n") + 4);
+    while (!rest.empty()) {  // Its chunks.
+      size_t size = 0;
+      std::from_chars(rest.data(), rest.data() + rest.size(), size, 16);
+      rest.remove_prefix(rest.find("\r\n") + 2);
+      events += rest.substr(0, size);
+      rest.remove_prefix(size + 2);
+    }
+    EXPECT_EQ(events, heard) << cut;
+  }
+  // Elsewhere they may mean something.
+  World world;
+  const auto client = world.Connect();
+  world.Ask(*client, "GET /events HTTP/1.1\r\nhost: a\r\n\r\n");
+  world.backends[0]->Say(std::string(kEventsHead) + Chunk("id: 1\nretry: 2\n\n") + Chunk(""));
+  world.Run();
+  EXPECT_TRUE(client->heard.ends_with(Chunk("id: 1\nretry: 2\n\n") + Chunk(""))) << client->heard;
+}
+
 TEST(Relay, BoundsAnEventThatNeverEnds) {
   config::Server server;
   server.limits.event_bytes = 1000;
@@ -251,6 +284,28 @@ TEST(Elsewhere, NotWithABodyThatWasOnlyPassedOn) {
   world.Run();
   EXPECT_EQ(StatusOf(client->Take()), 502);
   EXPECT_EQ(world.backends[0]->requests + world.backends[1]->requests, 1);
+}
+
+TEST(Elsewhere, WithABodyOfAnotherRequestAsFarAsItIsKept) {
+  for (const size_t size : {size_t{4}, size_t{5}}) {
+    config::Pool pool;
+    pool.retry.body_bytes = 4;
+    World world(2, pool);
+    const auto client = world.Connect();
+    world.Ask(*client, "POST /files HTTP/1.1\r\nhost: a\r\ncontent-length: " + std::to_string(size) + "\r\n\r\n12");
+    world.Ask(*client, std::string_view("345").substr(0, size - 2));
+    ScriptedBackend& first = Holder(world);
+    ScriptedBackend& second = Other(world, first);
+    second.answer = Ok("{}");
+    first.Reset();
+    world.Run();
+    EXPECT_EQ(StatusOf(client->Take()), size == 4 ? 200 : 502);
+    EXPECT_EQ(second.requests, size == 4 ? 1 : 0);
+    if (size == 4) {
+      EXPECT_TRUE(second.last_request.ends_with("\r\n\r\n1234")) << second.last_request;
+    }
+    EXPECT_EQ(world.totals.buffered_bytes, 0u);
+  }
 }
 
 TEST(Elsewhere, AfterAGatewayErrorIfTheBudgetHasRoom) {
@@ -507,6 +562,11 @@ TEST(Shortage, SpreadsWhenClientsComeAgain) {
     std::from_chars(answer.data() + at + 16, answer.data() + answer.size(), wait);
     EXPECT_GE(wait, 1000);  // Never before the time that was computed ...
     EXPECT_LT(wait, 2000);  // ... and up to twice that.
+    int seconds = 0;
+    const size_t whole = answer.find("retry-after: ") + 13;
+    std::from_chars(answer.data() + whole, answer.data() + answer.size(), seconds);
+    EXPECT_GE(seconds * 1000, wait);  // Whoever reads whole seconds does not come before the others.
+    EXPECT_LE(seconds * 1000, wait + 1000);
     waits.insert(wait);
     EXPECT_NE(answer.find("x-should-retry: true\r\n"), std::string::npos);
   }

@@ -41,6 +41,34 @@ TEST(Busy, AnAnswerThatSaysSoSpeaksAgainstNoBackendEvenWhenItIsPassedOn) {
   EXPECT_EQ(StateOf(world, 0).breaker.view().state, BreakerState::kClosed);
 }
 
+TEST(Busy, TheFirstMoveIsFreeAndFurtherOnesArePaidFromTheBudgetAndWaitFirst) {
+  for (const bool spent : {false, true}) {
+    World world(3);
+    for (const auto& backend : world.backends) {
+      backend->answer = "HTTP/1.1 429 Busy\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
+    }
+    if (spent) {
+      while (world.pool().budget.TryBegin()) continue;
+    }
+    const uint32_t before = world.pool().budget.in_use();
+    const auto client = world.Connect();
+    std::string said = world.Ask(*client, Post(kBody));
+    const auto asked = [&] {
+      return world.backends[0]->requests + world.backends[1]->requests + world.backends[2]->requests;
+    };
+    EXPECT_EQ(asked(), 2);
+    world.Wait(30 * kMillisecond);  // The longest first back-off.
+    EXPECT_EQ(asked(), spent ? 2 : 3);
+    EXPECT_EQ(world.pool().budget.in_use(), spent ? before : before + 1);
+    said += client->Take();
+    EXPECT_EQ(StatusOf(said), spent ? 429 : 0);  // Its own answer, or it waits for room.
+    client->stream.reset();
+    world.Run();
+    EXPECT_EQ(world.pool().budget.in_use(), before);  // Back when the request is over.
+    while (world.pool().budget.in_use() > 0) world.pool().budget.RetryEnded();
+  }
+}
+
 TEST(Panic, AnAnswerOfABackendThatWasUnwellAllAlongIsWaitedFor) {
   World world;
   StateOf(world, 0).SetHealth(Health::kUnhealthy, world.network.now());

@@ -165,6 +165,13 @@ TEST(Exchange, AsksForAKeyWhereThePoolRequiresOne) {
   EXPECT_EQ(ask(""), 401);
   EXPECT_EQ(ask("authorization: Bearer thr\r\n"), 401);
   EXPECT_EQ(ask("authorization: Basic two\r\n"), 401);
+  for (const char* const odd : {"", "Bearer", "Bearer ", "Bearer  two", "two", "Bearer two,two", "Bearer TWO",
+                                "Bearer two x", "Bearer ' OR 1=1 --"}) {
+    EXPECT_EQ(ask("authorization: " + std::string(odd) + "\r\n"), 401) << odd;
+  }
+  EXPECT_EQ(ask("authorization: Bearer " + std::string(50'000, 'x') + "\r\n"), 401);
+  EXPECT_EQ(ask("authorization: Bearer two\r\nauthorization: Bearer thr\r\n"), 401);
+  EXPECT_EQ(ask("authorization: Basic x\r\nauthorization: Bearer two\r\n"), 401);
   EXPECT_EQ(world.backends[0]->requests, 0);
   EXPECT_EQ(ask("Authorization: Bearer two\r\n"), 200);
   EXPECT_NE(world.backends[0]->last_request.find("Bearer two"), std::string::npos);
@@ -184,7 +191,9 @@ TEST(Exchange, PutsThePoolsKeyInThePlaceOfTheClients) {
 
 TEST(Exchange, GivesUpOnABodyThatStopsArriving) {
   for (const std::string_view path : {"/v1/completions", "/files"}) {
-    World world;
+    config::Server server;
+    server.limits.request_body_rate = 0;
+    World world(1, {}, server);
     const auto client = world.Connect();
     world.Ask(*client, "POST " + std::string(path) + " HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n");
     world.Wait(29 * kSecond);
@@ -197,6 +206,51 @@ TEST(Exchange, GivesUpOnABodyThatStopsArriving) {
     // It was the client's doing, and not held against the backend.
     EXPECT_EQ(world.fleet->pools[0]->backends[0]->state.ttft(world.network.now()).seconds, -1) << path;
   }
+}
+
+TEST(Exchange, GivesUpOnABodyThatTrickles) {
+  for (const std::string_view path : {"/v1/completions", "/files"}) {
+    for (const bool fast_enough : {false, true}) {
+      World world;
+      const auto client = world.Connect();
+      world.Ask(*client, "POST " + std::string(path) + " HTTP/1.1\r\nhost: a\r\ncontent-length: 900000\r\n\r\n");
+      for (int i = 0; i < 300 && !client->closed(); ++i) {
+        world.Ask(*client, std::string(fast_enough ? 1100 : 900, ' '));
+        world.Wait(kSecond);
+      }
+      if (fast_enough) {
+        EXPECT_FALSE(client->closed()) << path;
+        continue;
+      }
+      EXPECT_TRUE(client->ended) << path;
+      const std::string answer = client->Take();
+      EXPECT_EQ(StatusOf(answer), 408) << path;
+      EXPECT_NE(answer.find("less than 1024 bytes a second (server.limits.request_body_rate)"), std::string::npos);
+      EXPECT_EQ(world.fleet->pools[0]->backends[0]->state.ttft(world.network.now()).seconds, -1) << path;
+    }
+  }
+}
+
+// What a backend does not take in time is not the client's slowness.
+TEST(Exchange, DoesNotHoldTheTimeInWhichItDidNotReadAgainstTheClient) {
+  config::Server server;
+  server.request_body_idle_timeout = absl::Seconds(5);
+  World world(1, {}, server);
+  world.network.link_options.window_bytes = 4096;
+  world.network.link_options.high_mark = 4096;
+  const auto client = world.Connect();
+  world.Ask(*client, "POST /files HTTP/1.1\r\nhost: a\r\ncontent-length: 200000\r\n\r\n");
+  ScriptedBackend& backend = *world.backends[0];
+  ASSERT_EQ(backend.conns.size(), 1u);
+  backend.answer = Ok("{}");
+  for (int i = 0; i < 20; ++i) {
+    backend.conns[0]->stream->Pause();
+    world.Ask(*client, std::string(10000, ' '));
+    world.Wait(4 * kSecond);
+    backend.conns[0]->stream->Resume();
+    world.Run();
+  }
+  EXPECT_EQ(StatusOf(client->Take()), 200);
 }
 
 TEST(Exchange, GivesTheBackendsConnectionUpWhenTheClientLeaves) {

@@ -1,5 +1,7 @@
 // What a request may take: its client's deadline at every stage, the pool's limits,
 // comments into silent streams.
+#include <algorithm>
+#include <charconv>
 #include <string>
 
 #include <gtest/gtest.h>
@@ -96,6 +98,72 @@ TEST(Deadline, WhileConnecting) {
   world.Wait(400 * kMillisecond);
   ExpectDeadline(*client);
   EXPECT_EQ(Deadlines(world, Stage::kConnect), 1);
+}
+
+TEST(Deadline, BeforeARetry) {
+  World world(2);
+  for (const auto& backend : world.backends) {
+    backend->answer = "HTTP/1.1 502 Bad\r\ncontent-length: 0\r\n\r\n";
+  }
+  const auto client = world.Connect();
+  // So short that it passes during the wait; which wait is by chance, so several times.
+  int64_t found = 0;
+  for (int i = 0; i < 200 && found == 0; ++i) {
+    world.fleet->pools[0]->backends[0]->state.breaker.Force(BreakerForce::kClosed, world.network.now());
+    world.fleet->pools[0]->backends[1]->state.breaker.Force(BreakerForce::kClosed, world.network.now());
+    world.Ask(*client, Within(kBody, "x-request-timeout-ms: 1"));
+    world.Wait(100 * kMillisecond);
+    found = Deadlines(world, Stage::kBackOff);
+    if (found > 0) ExpectDeadline(*client);
+    client->Take();
+  }
+  EXPECT_EQ(found, 1);
+  EXPECT_EQ(world.pool().budget.in_use(), 0u);
+}
+
+TEST(Deadline, WhileAnotherRequestsAnswerIsFollowed) {
+  ResultCacheSettings cache;
+  cache.name = "results";
+  World world(1, {}, {}, &cache);
+  constexpr std::string_view kKept = R"({"model":"m","temperature":0})";
+  const auto first = world.Connect();
+  const auto second = world.Connect();
+  world.Ask(*first, Post(kKept));
+  world.Ask(*second, Within(kKept, "x-request-timeout-ms: 1000"));
+  EXPECT_EQ(world.backends[0]->requests, 1);
+  world.Wait(1100 * kMillisecond);
+  ExpectDeadline(*second);
+  EXPECT_EQ(Deadlines(world, Stage::kShared), 1);
+  EXPECT_FALSE(first->closed());
+  world.backends[0]->Say(Ok("fine"));
+  world.Run();
+  EXPECT_EQ(StatusOf(first->Take()), 200);
+}
+
+TEST(Deadline, WhileTwoTriesRunEndsBoth) {
+  config::Pool pool;
+  pool.hedge.enabled = true;
+  World world(2, pool);
+  for (int i = 0; i < 40; ++i) world.pool().first_tokens.Add(50 * kMillisecond, world.network.now());
+  const auto client = world.Connect();
+  world.Ask(*client, Within(kStream, "x-request-timeout-ms: 2000"));
+  world.Wait(kSecond);
+  // The second one hears what is left by then.
+  const int both = world.backends[0]->requests + world.backends[1]->requests;
+  ASSERT_EQ(both, 2);
+  int left[2];
+  for (int i = 0; i < 2; ++i) {
+    const std::string& asked = world.backends[static_cast<size_t>(i)]->last_request;
+    const size_t at = asked.find("x-request-timeout-ms: ") + 22;
+    std::from_chars(asked.data() + at, asked.data() + asked.size(), left[i]);
+  }
+  EXPECT_EQ(std::max(left[0], left[1]), 1990);
+  EXPECT_LT(std::min(left[0], left[1]), 1990 - 90);
+  world.Wait(1100 * kMillisecond);
+  ExpectDeadline(*client);
+  EXPECT_EQ(Deadlines(world, Stage::kAnswer), 1);
+  for (const auto& backend : world.backends) EXPECT_TRUE(backend->conns[0]->ended);
+  EXPECT_EQ(world.pool().budget.in_use(), 0u);
 }
 
 TEST(Deadline, OfAStreamInProgressEndsItWithAnErrorEvent) {
@@ -232,6 +300,70 @@ TEST(KeepAlive, IsNotSentBeforeABackendHasAcceptedNorIntoWholeAnswers) {
     world.backends[0]->Say("HTTP/1.1 400 Bad\r\ncontent-length: 0\r\n\r\n");
     world.Run();
     EXPECT_EQ(StatusOf(client->Take()), 400);
+  }
+}
+
+TEST(KeepAlive, IsSentToThoseWhoFollowAnothersStreamToo) {
+  ResultCacheSettings cache;
+  cache.name = "results";
+  constexpr std::string_view kKept = R"({"model":"m","temperature":0,"stream":true})";
+  World world(1, {}, {}, &cache);
+  const auto first = world.Connect();
+  const auto second = world.Connect();
+  world.Ask(*first, Post(kKept));
+  world.Ask(*second, Post(kKept));
+  EXPECT_EQ(world.backends[0]->requests, 1);
+  world.Wait(16 * kSecond);
+  EXPECT_EQ(second->heard, "");  // No backend has accepted it: an error may still have its status.
+  world.backends[0]->Say(kEventsHead);
+  world.Wait(16 * kSecond);
+  EXPECT_EQ(StatusOf(second->heard), 200) << second->heard;
+  EXPECT_NE(second->heard.find("content-type: text/event-stream\r\n"), std::string::npos);
+  EXPECT_NE(second->heard.find("collapsed"), std::string::npos);
+  EXPECT_EQ(Count(second->Take(), kComment), 1u);
+  world.backends[0]->Say(Chunk(std::string(kToken) + "data: ha"));
+  world.Run();
+  EXPECT_EQ(second->Take(), Chunk(kToken));  // Behind the same head.
+  world.Wait(14 * kSecond);
+  EXPECT_EQ(second->heard, "");
+  world.Wait(2 * kSecond);
+  EXPECT_EQ(second->Take(), Chunk(kComment));
+  world.backends[0]->Say(Chunk("lf\n\n") + Chunk("data: [DONE]\n\n") + Chunk(""));
+  world.Run();
+  EXPECT_TRUE(second->Take().ends_with(Chunk("data: [DONE]\n\n") + Chunk("")));
+  // Comments are ours alone: who comes later gets the answer without them.
+  const std::string replay = world.Ask(*second, Post(kKept));
+  EXPECT_NE(replay.find("penstock; hit"), std::string::npos);
+  EXPECT_EQ(Count(replay, kComment), 0u);
+}
+
+TEST(KeepAlive, OneWhoFollowedAndThenLeadsGoesOnBehindTheHeadOfItsComment) {
+  ResultCacheSettings cache;
+  cache.name = "results";
+  constexpr std::string_view kKept = R"({"model":"m","temperature":0,"stream":true})";
+  for (const bool error : {false, true}) {
+    World world(2, {}, {}, &cache);
+    auto first = world.Connect();
+    const auto second = world.Connect();
+    world.Ask(*first, Post(kKept));
+    world.Ask(*second, Post(kKept));
+    ScriptedBackend& old = *world.backends[world.backends[0]->requests == 1 ? 0 : 1];
+    old.Say(kEventsHead);
+    world.Wait(16 * kSecond);
+    EXPECT_EQ(Count(second->heard, kComment), 1u);
+    const std::string answer = error ? "HTTP/1.1 400 Bad\r\ncontent-length: 0\r\n\r\n"
+                                     : std::string(kEventsHead) + Chunk(kToken) + Chunk("data: [DONE]\n\n") + Chunk("");
+    for (const auto& backend : world.backends) backend->answer = answer;
+    first.reset();         // It leaves, its backend breaks off: the other one leads.
+    world.Run();
+    old.Reset();
+    world.Wait(kSecond);
+    EXPECT_EQ(Count(second->heard, "HTTP/1.1"), 1u) << second->heard;
+    EXPECT_EQ(Count(second->heard, "data: {\"error\":"), error ? 1u : 0u) << second->heard;
+    EXPECT_EQ(second->closed(), error);
+    if (!error) {
+      EXPECT_TRUE(second->heard.ends_with(Chunk("data: [DONE]\n\n") + Chunk(""))) << second->heard;
+    }
   }
 }
 

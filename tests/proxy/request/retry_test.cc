@@ -82,6 +82,23 @@ TEST(Retry, ARequestPaysOnce) {
   EXPECT_EQ(world.Ask(), RetryVerdict::kPaid);
 }
 
+TEST(BackOff, IsAnythingUpToALimitThatGrowsToAQuarterOfASecond) {
+  Random random(3);
+  const MonoTime limits[] = {25, 50, 100, 200, 250, 250, 250};
+  for (uint32_t earlier = 0; earlier < std::size(limits); ++earlier) {
+    MonoTime least = kSecond, most = 0;
+    for (int i = 0; i < 2000; ++i) {
+      const MonoTime wait = BackOffTime(earlier, random);
+      least = std::min(least, wait);
+      most = std::max(most, wait);
+    }
+    EXPECT_LT(least, limits[earlier] * kMillisecond / 20) << earlier;
+    EXPECT_GT(most, limits[earlier] * kMillisecond * 19 / 20) << earlier;
+    EXPECT_LT(most, limits[earlier] * kMillisecond) << earlier;
+  }
+  EXPECT_LT(BackOffTime(4000000000u, random), 250 * kMillisecond);
+}
+
 TEST(RetryBudget, AllowsThreeToASmallFleet) {
   RetryBudget budget{config::Retry{}};
   for (int i = 0; i < 3; ++i) EXPECT_TRUE(budget.TryBegin());
