@@ -152,6 +152,8 @@ class NamedFileTest(ServeTest):
             file.write("old\n")
 
         def script(request):
+            if b'"stream": true' not in request.body:
+                return request.answer(200, {"choices": []})
             request.begin_events()
             request.token("one")
             self.go_on.wait(30)
