@@ -104,7 +104,7 @@ class ReplayTest(CacheTest):
     def test_a_stream_is_replayed_byte_for_byte(self):
         def odd(request):
             request.begin_events()
-            request.chunk(b": a comment\r\n\r\nid: 7\nda")
+            request.chunk(b": a comment\r\n\r\nevent: odd\nda")
             request.chunk(b"ta: {\"choices\":[{\"delta\":{\"content\":\"one\"}}]}\n\n")
             request.chunk(b"data: first line\ndata: second line\n\ndata:[DONE]\n\n")
             request.send(b"0\r\n\r\n")
@@ -113,7 +113,7 @@ class ReplayTest(CacheTest):
         bodies[0].join(10)
         again = Asker(self.proxy.proxy_address, chat("hello?", stream=True))
         again.join(10)
-        self.assertEqual(bodies[0].seen, b": a comment\r\n\r\nid: 7\ndata: {\"choices\":[{\"delta\":{\"content\":"
+        self.assertEqual(bodies[0].seen, b": a comment\r\n\r\nevent: odd\ndata: {\"choices\":[{\"delta\":{\"content\":"
                                          b"\"one\"}}]}\n\ndata: first line\ndata: second line\n\ndata:[DONE]\n\n")
         self.assertEqual(again.seen, bodies[0].seen)
         self.assertIn("hit", again.header("cache-status"))
