@@ -16,6 +16,13 @@ constexpr size_t kClasses = 5;          // 64, 128, ... 1024 bytes.
 constexpr size_t kLargest = kSmallest << (kClasses - 1);
 constexpr uint32_t kKept = 256;         // Blocks of one class: half a MiB a thread in all.
 
+// A sanitizer sees each block by itself.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
+
 // Stands before each block.
 struct alignas(std::max_align_t) Label {
   size_t room;                          // Of the block.
@@ -99,12 +106,8 @@ void* Resize(void* block, size_t size, void* user) {
 }  // namespace
 
 nghttp2_mem* H2Memory() {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  return nullptr;
-#else
   static nghttp2_mem memory{nullptr, Allocate, Release, AllocateZeroed, Resize};
-  return &memory;
-#endif
+  return kSanitized ? nullptr : &memory;
 }
 
 }  // namespace penstock
