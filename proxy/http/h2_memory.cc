@@ -17,7 +17,7 @@ constexpr size_t kLargest = kSmallest << (kClasses - 1);
 constexpr uint32_t kKept = 256;         // Blocks of one class: half a MiB a thread in all.
 
 // A sanitizer sees each block by itself.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef PENSTOCK_SANITIZED
 constexpr bool kSanitized = true;
 #else
 constexpr bool kSanitized = false;

@@ -13,7 +13,7 @@ uint64_t AllocationCount() { return allocation_count.load(std::memory_order_rela
 void FailAllocation(uint64_t number) { failing = number; }
 }  // namespace penstock
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#ifndef PENSTOCK_SANITIZED
 void* operator new(size_t size) {
   const uint64_t number = penstock::allocation_count.fetch_add(1, std::memory_order_relaxed) + 1;
   if (number == penstock::failing.load(std::memory_order_relaxed)) {

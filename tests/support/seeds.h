@@ -13,7 +13,7 @@ namespace penstock {
 
 // With a sanitizer all code is several times as slow: a test takes the first of this
 // many of its seeds.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef PENSTOCK_SANITIZED
 inline constexpr int kSeedsDivisor = 10;
 #else
 inline constexpr int kSeedsDivisor = 1;

@@ -16,7 +16,7 @@ std::atomic<int> allocations{0};
 
 }  // namespace
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#ifndef PENSTOCK_SANITIZED
 void* operator new(size_t size) {
   if (counting.load(std::memory_order_relaxed)) ++allocations;
   if (void* memory = std::malloc(size)) return memory;
