@@ -123,6 +123,13 @@ TEST(ChatRequest, SaysOfEveryWrongFieldWhatWasFoundAndWhatIsAllowed) {
   }
 }
 
+TEST(ChatRequest, ASeedIsAnyWholeNumberOf64BitsAndNothingElse) {
+  EXPECT_EQ(Chat(R"("seed":-1)").request->settings.seed, ~uint64_t{0});
+  EXPECT_EQ(Chat(R"("seed":18446744073709551615)").request->settings.seed, ~uint64_t{0});
+  EXPECT_EQ(Chat(R"("seed":18446744073709551616)").error->status, 400);
+  EXPECT_EQ(Chat(R"("seed":1.5)").error->message, "seed is 1.5; allowed: a whole number of 64 bits");
+}
+
 TEST(ChatRequest, RefusesMessagesThatAreNone) {
   const std::string roles =
       "\"system\", \"developer\", \"user\", \"assistant\" or \"tool\"";
@@ -163,7 +170,7 @@ TEST(ChatRequest, ReadsWhatIsGivenAndTakesTheModelsDefaultsForTheRest) {
       {"role":"assistant","content":null},{"role":"user","content":"q","name":"x"}],
       "max_tokens":5,"max_completion_tokens":7.0,"top_k":-1,"seed":-1,"stop":"S","stream":true,
       "stream_options":{"include_usage":true},"logprobs":true,"logit_bias":{"7":-100},
-      "user":"u","unknown":{"a":[1]}})";
+      "user":"u","unknown":{"a":[1]},"chat_template":"{{ mine }}","prompt_embeds":"AAAA"})";
   RequestLimits limits = kLimits;
   limits.defaults.temperature = 0;
   limits.defaults.top_p = 0.5F;
