@@ -35,6 +35,7 @@ class BodyPace {
     if (held_since_ != kNever && due_ != kNever) due_ += now - held_since_;
     held_since_ = kNever;
   }
+  bool held() const { return held_since_ != kNever; }
   void End() { due_ = kNever; }
 
   // When the body is too slow, unless more of it comes; kNever: not as things are.

@@ -210,7 +210,11 @@ void Exchange::HoldBody() {
 }
 
 void Exchange::TakeBody() {
-  pace_.GoOn(context_.loop.now());
+  const MonoTime now = context_.loop.now();
+  if (pace_.held() && due_.body != kNever) {
+    due_.body = now + ToMicros(snapshot_->server().request_body_idle_timeout);
+  }
+  pace_.GoOn(now);
   session_->ResumeBody(id_);
 }
 

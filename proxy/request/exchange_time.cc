@@ -180,7 +180,7 @@ void Exchange::LookAtTries(MonoTime now) {
 bool Exchange::LookAt(Try& one, MonoTime now) {
   bool late = now >= one.limit;
   if (!request_complete_ && now >= BodyDue()) {  // A body that streams through: who does not move?
-    if (!one.call->above_mark()) {
+    if (!pace_.held()) {
       BodyStopped();
       return true;
     }

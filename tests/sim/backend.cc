@@ -60,6 +60,10 @@ void Backend::Reap() {
   std::erase_if(lines_, [](const auto& line) { return line->closed(); });
 }
 
+void Backend::CheckRest() const {
+  for (const auto& line : lines_) line->CheckRest();
+}
+
 void Backend::Calm() {
   mood = Mood::kFine;
   speech = Speech::kTrue;

@@ -70,6 +70,7 @@ class Line {
  public:
   virtual ~Line() = default;
   virtual bool closed() const = 0;
+  virtual void CheckRest() const = 0;  // While nothing is under way.
 };
 
 enum class Mood { kFine, kSlow, kHangs, kBusy, kErrors, kBreaks, kMixed };
@@ -83,6 +84,7 @@ class Backend {
   void Refuse() { listener_.reset(); }
   void Kill();                       // As SIGKILL: nothing listens, connections are reset.
   void Reap();                       // Forgets connections that are gone.
+  void CheckRest() const;            // What must hold while nothing is under way.
   void Calm();                       // Does only good from now on.
 
   // --- for its connections ---

@@ -23,18 +23,54 @@ void ReadQuestion(Call& call, Outside& outside, std::string_view nonce) {
   }
 }
 
+// A backend's side of a connection that is not read for a while, now and then, as when
+// the engine's process has other work.
+class Reading {
+ public:
+  void Begin(Stream& stream) { stream.Resume(); }
+  void MayRest(Backend& backend, Stream* stream) {
+    Outside& outside = backend.outside();
+    if (stream == nullptr || backend.calm || !outside.Chance(10)) return;
+    stream->Pause();
+    resting_ = true;
+    timer_ = outside.loop.timers().After(outside.Millis(1, 150), [this, stream] {
+      resting_ = false;
+      stream->Resume();
+    });
+  }
+  void End() { timer_ = {}; }
+  bool resting() const { return resting_; }
+
+ private:
+  TimerQueue::Timer timer_;
+  bool resting_ = false;
+};
+
+// Nothing is under way and the backend reads: what a client sent at once has come.
+void CheckHasCome(const Call& call, Outside& outside) {
+  const Asked* const asked = outside.ledger.Find(call.nonce);
+  if (asked == nullptr || !asked->prompt || asked->excused || call.answering) return;
+  if (asked->end != Asked::End::kNone) return;
+  EXPECT_EQ(call.body.size(), asked->body.size()) << "stands still: " << call.method << " " << call.path;
+}
+
 class Http1Line final : public Line, public StreamReceiver, public Http1Reader::Receiver {
  public:
   Http1Line(Backend& backend, std::unique_ptr<Stream> stream)
       : backend_(backend), stream_(std::move(stream)), reader_(true, *this) {
     stream_->SetReceiver(this);
-    stream_->Resume();
+    reading_.Begin(*stream_);
   }
   ~Http1Line() override { Drop(); }
   bool closed() const override { return stream_ == nullptr; }
+  void CheckRest() const override {
+    if (call_ == nullptr || stream_ == nullptr || reading_.resting()) return;
+    CheckHasCome(*call_, backend_.outside());
+  }
 
   void OnData(std::string_view data) override {
     EXPECT_TRUE(reader_.Feed(data)) << "the proxy sent what is not HTTP/1: " << data.substr(0, 200);
+    reading_.MayRest(backend_, stream_.get());
   }
   void OnStreamEnd(const absl::Status&) override { Drop(); }
   void OnWritable() override {}
@@ -95,7 +131,7 @@ class Http1Line final : public Line, public StreamReceiver, public Http1Reader::
     if (stream_ == nullptr) return;
     cleanly ? stream_->Shutdown() : stream_->Reset();
     if (call_ != nullptr) call_->Stop();
-    if (!cleanly) stream_.reset();
+    if (!cleanly) Let();
   }
   void DropCall() {
     if (call_ == nullptr) return;
@@ -105,11 +141,16 @@ class Http1Line final : public Line, public StreamReceiver, public Http1Reader::
   }
   void Drop() {
     DropCall();
+    Let();
+  }
+  void Let() {
+    reading_.End();
     stream_.reset();
   }
 
   Backend& backend_;
   std::unique_ptr<Stream> stream_;
+  Reading reading_;
   Http1Reader reader_;
   std::unique_ptr<Http1Call> call_, done_;
 };
@@ -129,17 +170,22 @@ class Http2Line final : public Line, public StreamReceiver {
     };
     peer_.on_reset = [this](MessageId id, uint32_t) { End(id); };
     stream_->SetReceiver(this);
-    stream_->Resume();
+    reading_.Begin(*stream_);
     Pump();
   }
   ~Http2Line() override { Drop(); }
   bool closed() const override { return stream_ == nullptr; }
+  void CheckRest() const override {
+    if (stream_ == nullptr || reading_.resting()) return;
+    for (const auto& [id, call] : calls_) CheckHasCome(*call, backend_.outside());
+  }
 
   void OnData(std::string_view data) override {
     const std::string answer = peer_.Feed(data);
     EXPECT_FALSE(peer_.failed()) << "the proxy sent what is not HTTP/2: " << peer_.error().message;
     EXPECT_EQ(peer_.wrong(), 0);
     if (!answer.empty() && stream_ != nullptr) stream_->Write(answer);
+    reading_.MayRest(backend_, stream_.get());
   }
   void OnStreamEnd(const absl::Status&) override { Drop(); }
   void OnWritable() override {}
@@ -194,6 +240,7 @@ class Http2Line final : public Line, public StreamReceiver {
   static CodecLimits LimitsBy(Outside& outside) {
     CodecLimits limits;
     if (outside.Chance(20)) limits.h2.concurrent_streams = outside.Between(1, 3);
+    if (outside.Chance(50)) limits.h2.stream_window = limits.h2.connection_window = 1 << 20;
     limits.h2.unsent_bytes = 2 << 20;
     return limits;
   }
@@ -243,12 +290,14 @@ class Http2Line final : public Line, public StreamReceiver {
   }
   void Drop() {
     while (!calls_.empty()) End(calls_.begin()->first);
+    reading_.End();
     stream_.reset();
   }
 
   Backend& backend_;
   H2Peer peer_;
   std::unique_ptr<Stream> stream_;
+  Reading reading_;
   std::map<MessageId, std::unique_ptr<Http2Call>> calls_;
   std::vector<std::unique_ptr<Http2Call>> done_;
   MessageId last_ = 0x7fffffff;

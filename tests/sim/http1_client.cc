@@ -43,6 +43,7 @@ class Http1Client final : public Client, public StreamReceiver, public Http1Read
     ends_.push_back({sent_ + unsent_.size(), &asked});
     if (slow_) asked.excused = true;
     Send(sending.at_once);
+    asked.prompt = asked.sent;
   }
 
   void Act() override {

@@ -70,6 +70,7 @@ class Http2Client final : public Client, public StreamReceiver {
     asked.excused = slow_;
     asked.sent = !body;
     Send(id, open, sending.at_once);
+    asked.prompt = asked.sent;
   }
 
   void Act() override {

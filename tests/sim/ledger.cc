@@ -179,6 +179,8 @@ void Ledger::CheckLine(const Asked& asked, bool stopped) const {
     }
     EXPECT_NE(line.details, "client_gone") << Describe(asked);
   }
+  EXPECT_FALSE(line.status == 408 && asked.prompt && !asked.excused)
+      << "the client is said to be slow, and was not: " << Describe(asked);
   const bool cut = asked.end == End::kBroken || (asked.end == End::kUnanswered && asked.sent);
   if (cut && !asked.excused && !stopped) {
     EXPECT_FALSE(line.details.empty()) << "the log calls it whole, the client was cut: " << Describe(asked);

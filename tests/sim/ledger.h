@@ -44,7 +44,8 @@ struct Asked {
   uint32_t arrivals = 0;        // Backends that heard of it.
   End end = End::kNone;
   bool excused = false;         // Its connection was broken, or read too slowly, on purpose.
-  bool sent = false;            // The proxy has been given all of it.
+  bool sent = false;            // The proxy has been given all of it,
+  bool prompt = false;          // and at once.
   int status = 0;               // Of the answer; 0: no head has come.
   std::string got;              // Body of the answer.
   std::vector<LogLine> lines;

@@ -95,7 +95,10 @@ void ProxySim::Step() {
   } else {
     Reload();
   }
-  if (random_.Below(10) < 7) network_.RunUntilIdle();
+  if (random_.Below(10) < 7) {
+    network_.RunUntilIdle();
+    for (const auto& backend : backends_) backend->CheckRest();
+  }
   std::erase_if(clients_, [](const auto& client) { return client->closed(); });
   for (const auto& backend : backends_) backend->Reap();
 }

@@ -9,9 +9,9 @@ namespace {
 
 constexpr uint32_t kSharedQuestions = 5;
 
-std::string Filled(Outside& outside) {
-  const uint32_t kind = outside.random.Below(20);
-  return std::string(kind == 0 ? outside.Between(20'000, 300'000) : outside.Between(0, 300), 'f');
+std::string Filled(Outside& outside, uint32_t long_percent) {
+  const bool is_long = outside.Chance(long_percent);
+  return std::string(is_long ? outside.Between(20'000, 300'000) : outside.Between(0, 300), 'f');
 }
 
 Question Inference(Outside& outside) {
@@ -23,7 +23,7 @@ Question Inference(Outside& outside) {
   asked.inference = true;
   asked.method = "POST";
   asked.path = "/v1/chat/completions";
-  const std::string content = shared ? key : asked.nonce + Filled(outside);
+  const std::string content = shared ? key : asked.nonce + Filled(outside, 5);
   asked.body = fmt::format(R"({{"model":"{}","stream":{},"temperature":{},)"
                            R"("messages":[{{"role":"user","content":"{}"}}]}})",
                            model, events, shared ? 0 : 1, content);
@@ -38,7 +38,7 @@ Question File(Outside& outside) {
   Asked& asked = outside.ledger.Ask(false, "");
   asked.method = kMethods[outside.random.Below(std::size(kMethods))];
   asked.path = fmt::format("{}/{}", outside.Chance(70) ? "/files" : "/far", asked.nonce);
-  if (asked.method == "PUT" || asked.method == "POST") asked.body = asked.nonce + Filled(outside);
+  if (asked.method == "PUT" || asked.method == "POST") asked.body = asked.nonce + Filled(outside, 40);
   return {asked, {}};
 }
 
