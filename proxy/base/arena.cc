@@ -1,7 +1,6 @@
 #include "proxy/base/arena.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace penstock {
 
@@ -27,7 +26,7 @@ void* Arena::Allocate(size_t bytes, size_t alignment) {
 std::string_view Arena::Copy(std::string_view text) {
   char* const memory = static_cast<char*>(Allocate(text.size(), 1));
   if (memory == nullptr) return {};
-  std::memcpy(memory, text.data(), text.size());
+  text.copy(memory, text.size());
   return {memory, text.size()};
 }
 

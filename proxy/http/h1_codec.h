@@ -15,7 +15,6 @@
 
 #include <llhttp.h>
 
-#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
@@ -63,7 +62,7 @@ class H1Codec final : public Codec {
 
     void Append(std::string_view part) {
       if (room - used < part.size()) Grow(part.size());
-      std::memcpy(data.get() + used, part.data(), part.size());
+      part.copy(data.get() + used, part.size());
       used += part.size();
     }
     std::string_view bytes() const { return {data.get(), used}; }

@@ -104,7 +104,7 @@ bool H2Head::JoinCookies(Arena& arena) {
       std::memcpy(at, kBetweenCookies.data(), kBetweenCookies.size());
       at += kBetweenCookies.size();
     }
-    std::memcpy(at, field.value.data(), field.value.size());
+    field.value.copy(at, field.value.size());
     at += field.value.size();
   }
   first->value = {joined, bytes};

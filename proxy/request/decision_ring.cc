@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <cstring>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -13,7 +12,7 @@ namespace {
 template <size_t N>
 void Put(std::array<char, N>& out, std::string_view text) {
   const size_t size = std::min(text.size(), N - 1);
-  std::memcpy(out.data(), text.data(), size);
+  text.copy(out.data(), size);
   out[size] = '\0';
 }
 

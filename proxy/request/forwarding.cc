@@ -1,7 +1,6 @@
 #include "proxy/request/forwarding.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "proxy/http/forwarded.h"
 #include "proxy/http/request_target.h"
@@ -85,7 +84,7 @@ bool Forwarding::Read(const ForwardingRules& rules, std::string_view peer, bool 
   joined_for_.clear();
   joined_forwarded_.clear();
   const std::string_view kept = peer.substr(0, peer_storage_.size());
-  std::memcpy(peer_storage_.data(), kept.data(), kept.size());
+  kept.copy(peer_storage_.data(), kept.size());
   client_ = {peer_storage_.data(), kept.size()};
   peer_ip_ = IpOfPeer(client_);
   trusted_ = rules.trusted.empty()
