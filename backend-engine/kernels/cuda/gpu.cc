@@ -98,7 +98,9 @@ GpuError Record(Event event, Stream stream) { return cudaEventRecord(event, stre
 GpuError Query(Event event, bool& done) {
   const cudaError_t error = cudaEventQuery(event);
   done = error == cudaSuccess;
-  return error == cudaErrorNotReady ? kGpuOk : static_cast<GpuError>(error);
+  if (error != cudaErrorNotReady) return error;
+  (void)cudaGetLastError();  // "Not yet" would else be the error of whatever this thread does next.
+  return kGpuOk;
 }
 
 GpuError Milliseconds(Event from, Event to, float& ms) {

@@ -30,8 +30,25 @@ GpuError Launch(void (*kernel)(Params...), dim3 grid, int threads, size_t shared
                              cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
     if (error != cudaSuccess) return error;
   }
-  kernel<<<grid, threads, shared_bytes, stream>>>(static_cast<Params>(args)...);
-  return cudaGetLastError();
+  // What it returns is of this launch; cudaGetLastError() may tell of something older.
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  return cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);
+}
+
+// Brings kernels onto the current GPU.
+template <typename... Kernels>
+GpuError LoadKernels(Kernels*... kernels) {
+  cudaError_t error = cudaSuccess;
+  const auto load = [&error](const void* kernel) {
+    cudaFuncAttributes about;
+    if (error == cudaSuccess) error = cudaFuncGetAttributes(&about, kernel);
+  };
+  (load(reinterpret_cast<const void*>(kernels)), ...);
+  return error;
 }
 
 // The block's shared memory of the size given to Launch().
