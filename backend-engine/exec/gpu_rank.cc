@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "backend-engine/exec/decode_plan.h"
+#include "backend-engine/kernels/cuda/load_kernels.h"
 #include "backend-engine/sched/check.h"
 
 namespace penstock::engine {
@@ -10,7 +11,7 @@ namespace {
 
 constexpr int64_t kAlign = 256;
 constexpr int kRunsMeasured = 8;
-constexpr int32_t kTokensTuned = 512;  // Beyond, cuBLASLt's first guess is a good one.
+constexpr int32_t kTokensMeasured = 512;  // Beyond, cuBLASLt's first guess is a good one.
 
 int64_t Aligned(int64_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
@@ -115,7 +116,7 @@ bool GpuRank::OpenGpu(std::string& error) {
   }
   const auto event = [&](cuda::Event& to) { return Ok(cuda::MakeEvent(to), "an event", error); };
   if (!Ok(cuda::MakeStream(stream_), "a stream", error) || !event(done_[0]) || !event(done_[1]) || !event(timing_[0]) ||
-      !event(timing_[1])) {
+      !event(timing_[1]) || !Ok(cuda::LoadEveryKernel(), "loading the kernels", error)) {
     return false;
   }
   if (std::string reason; !gemm_.Start(reason)) {
@@ -273,29 +274,53 @@ cuda::GpuError GpuRank::QueueModel(const GpuStepShape& shape) {
   return model_->Queue(shape, layout_.At(step_memory_), Splits(shape.decodes), stream_);
 }
 
-bool GpuRank::Record(const std::byte* idle, std::string& error) {
-  for (int32_t tokens = 8; tokens <= std::min(kTokensTuned, group_.limits.step.tokens);
-       tokens = cuda::GemmTokens(tokens + 1)) {
-    if (std::string reason; !model_->Tune(tokens, stream_, reason)) {
-      error = "rank " + std::to_string(rank_) + ": " + reason;
+bool GpuRank::Tune(std::string& error) {
+  const GpuBufferSizes sizes = SizesOf(group_, shard_);
+  std::string reason;
+  const auto tune = [&](int64_t most, auto tune_size) {
+    for (int32_t size = cuda::GemmTokens(1); size <= cuda::GemmTokens(static_cast<int32_t>(most));
+         size = cuda::GemmTokens(size + 1)) {
+      if (!tune_size(size, size <= kTokensMeasured ? cuda::Gemm::kGuessesMax : 1)) return false;
+    }
+    return true;
+  };
+  if (tune(sizes.tokens, [&](int32_t tokens, int guesses) {
+        return model_->TuneLayers(tokens, guesses, stream_, reason);
+      }) &&
+      tune(sizes.rows, [&](int32_t rows, int guesses) {
+        return model_->TuneLogits(rows, guesses, stream_, reason);
+      })) {
+    return true;
+  }
+  error = "rank " + std::to_string(rank_) + ": " + reason;
+  return false;
+}
+
+GpuStepShape GpuRank::BucketShape(int32_t bucket) {
+  return {.tokens = bucket, .rows = bucket, .decodes = bucket, .bucket = bucket,
+          .table_entries = 1};
+}
+
+bool GpuRank::RunBuckets(const std::byte* idle, std::string& error) {
+  if (group_.buckets.empty()) return true;
+  if (!Ok(layout_.Copy(BucketShape(group_.buckets.back()), idle, step_memory_, stream_),
+          "a step's input", error)) {
+    return false;
+  }
+  for (const int32_t bucket : group_.buckets) {
+    if (!Ok(QueueModel(BucketShape(bucket)), "a decode step", error) ||
+        !Ok(comm_->GatherLogits(int64_t{bucket} * shard_.vocab_padded, gathered_, stream_),
+            "gathering logits", error)) {
       return false;
     }
   }
-  if (group_.buckets.empty()) return true;
-  GpuStepShape shape{.table_entries = 1};
-  shape.bucket = group_.buckets.back();
-  if (!Ok(layout_.Copy(shape, idle, step_memory_, stream_), "a step's input", error)) return false;
+  return Ok(cuda::Synchronize(stream_), "a decode step", error);
+}
+
+bool GpuRank::Record(std::string& error) {
   for (const int32_t bucket : group_.buckets) {
-    shape.tokens = shape.rows = shape.decodes = shape.bucket = bucket;
-    // Once as it is: kernels are loaded, and shapes are known before they are recorded.
-    if (!Ok(QueueModel(shape), "a decode step", error) ||
-        !Ok(comm_->GatherLogits(int64_t{shape.rows} * shard_.vocab_padded, gathered_, stream_),
-            "gathering logits", error) ||
-        !Ok(cuda::Synchronize(stream_), "a decode step", error) ||
-        !Ok(cuda::BeginCapture(stream_), "recording a graph", error)) {
-      return false;
-    }
-    const cuda::GpuError queued = QueueModel(shape);
+    if (!Ok(cuda::BeginCapture(stream_), "recording a graph", error)) return false;
+    const cuda::GpuError queued = QueueModel(BucketShape(bucket));
     cuda::Graph graph = nullptr;
     const cuda::GpuError recorded = cuda::EndCapture(stream_, graph);
     if (graph != nullptr) graphs_[bucket] = graph;
@@ -303,7 +328,7 @@ bool GpuRank::Record(const std::byte* idle, std::string& error) {
       return false;
     }
   }
-  return true;
+  return Ok(cuda::Synchronize(stream_), "recording a graph", error);
 }
 
 bool GpuRank::Queue(const GpuStepShape& shape, int32_t samples, const std::byte* host,

@@ -55,12 +55,19 @@ class GpuRank {
   // After every rank has loaded. `nccl_id`: empty where there is no NCCL between the ranks.
   bool Connect(const std::string& nccl_id, std::string& error);
 
+  // Measures products for the sizes of steps and loads what they run, now that no kernel
+  // of another rank waits for this one.
+  bool Tune(std::string& error);
+
   // Times the ways of summing over ranks; rank 0 fills the meeting's table.
   bool MeasureSums(std::string& error);
 
-  // Measures products, runs a decode step of each bucket and records its graph.
-  // `idle`: a packed step of the largest bucket, all padding.
-  bool Record(const std::byte* idle, std::string& error);
+  // Runs a decode step of each bucket, and waits. `idle`: a packed step of the largest
+  // bucket, all padding.
+  bool RunBuckets(const std::byte* idle, std::string& error);
+
+  // Records those steps' graphs. Nothing runs meanwhile, on any rank.
+  bool Record(std::string& error);
 
   // Queues a step that lies packed at `host`, pinned, after all queued before. On
   // rank 0 its tokens (and with keep_logits its logits) are on the host when it is
@@ -82,6 +89,7 @@ class GpuRank {
   const float* logits() const { return logits_host_; }  // [ranks][rows][vocab_padded]
 
  private:
+  static GpuStepShape BucketShape(int32_t bucket);
   int32_t Splits(int32_t decodes) const;
   cuda::GpuError QueueModel(const GpuStepShape& shape);
   cuda::GpuError QueueAwaited(const GpuStepShape& shape);

@@ -71,6 +71,7 @@ class GpuRunner::Impl {
     for (int rank = 1; rank < Size(); ++rank) {
       threads_.emplace_back([this, rank, &source] { RankMain(rank, source); });
     }
+    watchdog_ = std::thread([this] { Watch(); });
     // All have loaded, or somebody failed and released the others.
     if (!Guard(0, [&](std::string& reason) { return Prepare(0, source, reason); })) {
       error = this->error();
@@ -78,7 +79,7 @@ class GpuRunner::Impl {
     }
     if (Size() > 1) notes_ += "sums over ranks, by size:\n" + meeting_.table.Text();
     notes_ += std::to_string(group_.buckets.size()) + " CUDA graphs of decode steps\n";
-    watchdog_ = std::thread([this] { Watch(); });
+    running_.store(0, std::memory_order_release);
     return true;
   }
 
@@ -250,10 +251,17 @@ class GpuRunner::Impl {
       ReportProgress(at, done, total);
     };
     return rank.Use(error) && rank.Allocate(plan_.shards[at], plan_.memory[at], error) &&
-           rank.Load(source, progress, error) && threads.Barrier() &&
-           rank.Connect(nccl_id_, error) && threads.Barrier() &&
+           rank.Load(source, progress, error) && threads.Barrier() && Watched(index) &&
+           rank.Connect(nccl_id_, error) && rank.Tune(error) && threads.Barrier() &&
            (Size() == 1 || rank.MeasureSums(error)) && threads.Barrier() &&
-           rank.Record(flights_[0].packed, error) && threads.Barrier();
+           rank.RunBuckets(flights_[0].packed, error) && threads.Barrier() &&
+           rank.Record(error) && threads.Barrier();
+  }
+
+  // From here on the start is watched as a step is: ranks wait for each other.
+  bool Watched(int rank) {
+    if (rank == 0) running_.store(kStarting, std::memory_order_release);
+    return true;
   }
 
   void ReportProgress(size_t index, int64_t done, int64_t total) {
@@ -355,8 +363,10 @@ class GpuRunner::Impl {
       seconds = now != 0 && now == watched ? seconds + 1 : 0;
       watched = now;
       if (seconds < options_.step_seconds_max) continue;
-      Fail("step " + std::to_string(now - 1) + " has run for more than " +
-           std::to_string(options_.step_seconds_max) + " s: a GPU or a rank hangs");
+      Fail((now == kStarting ? "the ranks' first work together"
+                             : "step " + std::to_string(now - 1)) +
+           " has run for more than " + std::to_string(options_.step_seconds_max) +
+           " s: a GPU or a rank hangs");
       return;
     }
   }
@@ -384,7 +394,8 @@ class GpuRunner::Impl {
 
   std::atomic<int> step_{0};           // One more: there is something to do, or to stop for.
   std::atomic<bool> stopping_{false};
-  std::atomic<uint64_t> running_{0};   // The oldest step's number + 1, or 0.
+  static constexpr uint64_t kStarting = ~uint64_t{0};
+  std::atomic<uint64_t> running_{0};   // The oldest step's number + 1, kStarting, or 0.
   mutable std::mutex mutex_;           // Of error_ and the ranks' progress.
   std::string error_;
   std::vector<std::thread> threads_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 namespace penstock::engine {
 namespace {
@@ -156,14 +157,23 @@ cuda::GpuError GpuLlama::Project(const cuda::GemvCall& call, cuda::Stream stream
                                                   : gemm_.Run(call, stream);
 }
 
-bool GpuLlama::Tune(int32_t tokens, cuda::Stream stream, std::string& error) {
+bool GpuLlama::TuneLayers(int32_t tokens, int guesses, cuda::Stream stream, std::string& error) {
+  constexpr size_t kLayersMax = 6;  // Their weights are more than a cache holds.
   if (tokens <= cuda::kGemvTokensMax || weights_.layers.empty()) return true;
-  const GpuLayer& layer = weights_.layers.front();
-  for (const cuda::GemvCall& call : {QkvCall(layer, tokens), OutputCall(layer, tokens),
-                                     GateUpCall(layer, tokens), DownCall(layer, tokens)}) {
-    if (!gemm_.Tune(call, stream, error)) return false;
+  const auto layers = std::span(weights_.layers).first(std::min(weights_.layers.size(), kLayersMax));
+  for (const auto call : {&GpuLlama::QkvCall, &GpuLlama::OutputCall, &GpuLlama::GateUpCall,
+                          &GpuLlama::DownCall}) {
+    std::vector<cuda::GemvCall> calls;
+    for (const GpuLayer& layer : layers) calls.push_back((this->*call)(layer, tokens));
+    if (!gemm_.Tune(calls, guesses, stream, error)) return false;
   }
   return true;
+}
+
+bool GpuLlama::TuneLogits(int32_t rows, int guesses, cuda::Stream stream, std::string& error) {
+  if (rows <= cuda::kGemvTokensMax) return true;
+  const cuda::GemvCall call = LogitsCall(buffers_.normed, rows);
+  return gemm_.Tune({&call, 1}, guesses, stream, error);
 }
 
 cuda::GemvCall GpuLlama::QkvCall(const GpuLayer& layer, int32_t tokens) const {

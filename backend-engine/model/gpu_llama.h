@@ -67,8 +67,9 @@ class GpuLlama {
   cuda::GpuError Queue(const GpuStepShape& shape, const GpuStepMemory& step, int32_t splits,
                        cuda::Stream stream);
 
-  // Measures cuBLASLt's algorithms for the products of a step of `tokens`. Waits.
-  bool Tune(int32_t tokens, cuda::Stream stream, std::string& error);
+  // Gemm::Tune of a layer's products for steps of `tokens`, and of the logits of `rows`. Waits.
+  bool TuneLayers(int32_t tokens, int guesses, cuda::Stream stream, std::string& error);
+  bool TuneLogits(int32_t rows, int guesses, cuda::Stream stream, std::string& error);
 
  private:
   cuda::GpuError Attention(const GpuLayer& layer, const GpuKv& kv, const GpuStepShape& shape,

@@ -5,6 +5,7 @@
 // A split that had no keys has m = kLowest and l = 0, and counts for nothing.
 #include "backend-engine/kernels/cuda/attention_decode.cuh"
 #include "backend-engine/kernels/cuda/attention_prefill.cuh"
+#include "backend-engine/kernels/cuda/load_kernels.h"
 
 namespace penstock::engine::cuda {
 namespace {
@@ -53,5 +54,7 @@ GpuError AttentionPrefill(const AttentionCall& call, Stream stream) {
   return call.head_dim == 64 ? AttentionPrefill64(call, stream)
                              : AttentionPrefill128(call, stream);
 }
+
+GpuError LoadAttentionMerge() { return LoadKernels(AttentionMergeKernel); }
 
 }  // namespace penstock::engine::cuda

@@ -1,6 +1,7 @@
 // Embedding: each token's row of the table, or zeros where another rank holds
 // it. One block a token, 16 bytes a thread and turn; bound by memory, and small.
 #include "backend-engine/kernels/cuda/cuda_kernels.h"
+#include "backend-engine/kernels/cuda/load_kernels.h"
 #include "backend-engine/kernels/cuda/numbers.cuh"
 
 namespace penstock::engine::cuda {
@@ -25,5 +26,7 @@ GpuError Embed(const EmbedCall& call, Stream stream) {
   if (call.token_count == 0) return kGpuOk;
   return Launch(EmbedKernel, dim3(call.token_count), kThreads, 0, stream, call);
 }
+
+GpuError LoadEmbed() { return LoadKernels(EmbedKernel); }
 
 }  // namespace penstock::engine::cuda

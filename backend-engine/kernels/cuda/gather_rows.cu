@@ -1,5 +1,6 @@
 // Picks the rows whose logits are wanted. One block a row.
 #include "backend-engine/kernels/cuda/cuda_kernels.h"
+#include "backend-engine/kernels/cuda/load_kernels.h"
 #include "backend-engine/kernels/cuda/numbers.cuh"
 
 namespace penstock::engine::cuda {
@@ -22,5 +23,7 @@ GpuError GatherRows(const GatherRowsCall& call, Stream stream) {
   if (call.count == 0) return kGpuOk;
   return Launch(GatherRowsKernel, dim3(call.count), kThreads, 0, stream, call);
 }
+
+GpuError LoadGatherRows() { return LoadKernels(GatherRowsKernel); }
 
 }  // namespace penstock::engine::cuda

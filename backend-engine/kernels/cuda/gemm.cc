@@ -17,7 +17,6 @@ namespace penstock::engine::cuda {
 namespace {
 
 constexpr GpuError kLibraryFailed = cudaErrorUnknown;
-constexpr int kAlgorithmsTried = 8;
 constexpr int kRunsMeasured = 5;
 
 // rows, cols, tokens, fp32 result, bias.
@@ -64,14 +63,19 @@ class Product {
     cublasLtMatmulPreference_t preference = nullptr;
     if (!Ok(cublasLtMatmulPreferenceCreate(&preference))) return guesses;
     const auto workspace = static_cast<uint64_t>(Gemm::kWorkspaceBytes);
-    std::array<cublasLtMatmulHeuristicResult_t, kAlgorithmsTried> found{};
+    // Where a sum is cut into parts, the parts stay fp32 until they are added.
+    const uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+    std::array<cublasLtMatmulHeuristicResult_t, Gemm::kGuessesMax> found{};
     int found_count = 0;
     if (SetBias(call) &&
         Ok(cublasLtMatmulPreferenceSetAttribute(preference,
                                                 CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                                 &workspace, sizeof workspace)) &&
+        Ok(cublasLtMatmulPreferenceSetAttribute(preference,
+                                                CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                                &reductions, sizeof reductions)) &&
         Ok(cublasLtMatmulAlgoGetHeuristic(library, operation_, weight_, x_, y_, y_, preference,
-                                          std::min(count, kAlgorithmsTried), found.data(),
+                                          std::min(count, Gemm::kGuessesMax), found.data(),
                                           &found_count))) {
       for (int i = 0; i < found_count; ++i) {
         if (found[static_cast<size_t>(i)].state == CUBLAS_STATUS_SUCCESS) {
@@ -153,14 +157,15 @@ class Gemm::State {
     return product->Run(library_, product->algorithm, call, workspace_, stream);
   }
 
-  bool Tune(const GemvCall& call, Stream stream, std::string& error) {
+  bool Tune(std::span<const GemvCall> calls, int count, Stream stream, std::string& error) {
+    const GemvCall& call = calls.front();
     Product* product = Find(call);
     float best_ms = 0;
     bool measured = false;
     if (product != nullptr) {
-      for (const auto& guess : product->Guesses(library_, call, kAlgorithmsTried)) {
+      for (const auto& guess : product->Guesses(library_, call, count)) {
         float ms = 0;
-        if (!Measure(*product, guess, call, stream, ms)) continue;
+        if (!Measure(*product, guess, calls, count > 1 ? kRunsMeasured : 0, stream, ms)) continue;
         if (measured && ms >= best_ms) continue;
         best_ms = ms;
         product->algorithm = guess;
@@ -189,12 +194,13 @@ class Gemm::State {
     return &product;
   }
 
-  bool Measure(Product& product, const cublasLtMatmulAlgo_t& algorithm, const GemvCall& call,
-               Stream stream, float& ms) {
+  bool Measure(Product& product, const cublasLtMatmulAlgo_t& algorithm,
+               std::span<const GemvCall> calls, int runs, Stream stream, float& ms) {
     // The first run also loads the kernel.
-    if (product.Run(library_, algorithm, call, workspace_, stream) != kGpuOk) return false;
+    if (product.Run(library_, algorithm, calls.front(), workspace_, stream) != kGpuOk) return false;
     if (Record(events_[0], stream) != kGpuOk) return false;
-    for (int run = 0; run < kRunsMeasured; ++run) {
+    for (int run = 1; run <= runs; ++run) {
+      const GemvCall& call = calls[static_cast<size_t>(run) % calls.size()];
       if (product.Run(library_, algorithm, call, workspace_, stream) != kGpuOk) return false;
     }
     return Record(events_[1], stream) == kGpuOk && Synchronize(stream) == kGpuOk &&
@@ -211,8 +217,8 @@ Gemm::Gemm() : state_(std::make_unique<State>()) {}
 Gemm::~Gemm() = default;
 bool Gemm::Start(std::string& error) { return state_->Start(error); }
 GpuError Gemm::Run(const GemvCall& call, Stream stream) { return state_->Run(call, stream); }
-bool Gemm::Tune(const GemvCall& call, Stream stream, std::string& error) {
-  return state_->Tune(call, stream, error);
+bool Gemm::Tune(std::span<const GemvCall> calls, int guesses, Stream stream, std::string& error) {
+  return state_->Tune(calls, guesses, stream, error);
 }
 
 }  // namespace penstock::engine::cuda

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 
 #include "backend-engine/kernels/cuda/cuda_kernels.h"
@@ -33,8 +34,12 @@ class Gemm {
   // `stream` records a graph, only shapes that were seen before.
   GpuError Run(const GemvCall& call, Stream stream);
 
-  // Measures the algorithms for a shape. Waits for the GPU.
-  bool Tune(const GemvCall& call, Stream stream, std::string& error);
+  // Measures cuBLASLt's best `guesses` for a shape and takes the fastest one; of one
+  // guess, only loads its kernels. `calls`: of that shape, with weights of different
+  // layers, so that none is in a cache because the run before has read it. Waits for the GPU.
+  bool Tune(std::span<const GemvCall> calls, int guesses, Stream stream, std::string& error);
+
+  static constexpr int kGuessesMax = 8;
 
   static constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;
 

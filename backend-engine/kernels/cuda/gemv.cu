@@ -16,6 +16,7 @@
 // Expected: 85 % of memory bandwidth from 30 MB on, less for smaller matrices,
 // which are over before all multiprocessors have begun.
 #include "backend-engine/kernels/cuda/cuda_kernels.h"
+#include "backend-engine/kernels/cuda/load_kernels.h"
 #include "backend-engine/kernels/cuda/numbers.cuh"
 #include "backend-engine/kernels/cuda/silu.cuh"
 
@@ -129,6 +130,12 @@ GpuError GemvSiluMul(const GemvCall& call, Stream stream) {
                                        GemvSiluMulKernel<3>, GemvSiluMulKernel<4>};
   const dim3 grid(DivideUp(call.rows / 2, kWarps));
   return Launch(kernels[call.token_count - 1], grid, kThreads, 0, stream, call);
+}
+
+GpuError LoadGemv() {
+  return LoadKernels(GemvKernel<1>, GemvKernel<2>, GemvKernel<3>, GemvKernel<4>,
+                     GemvSiluMulKernel<1>, GemvSiluMulKernel<2>, GemvSiluMulKernel<3>,
+                     GemvSiluMulKernel<4>);
 }
 
 }  // namespace penstock::engine::cuda

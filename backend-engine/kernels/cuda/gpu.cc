@@ -3,6 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstdlib>
 #include <string>
 
 namespace penstock::engine::cuda {
@@ -16,6 +17,10 @@ std::string ErrorText(GpuError error) {
 }
 
 GpuError CountGpus(int& count) {
+  // Read when the driver starts. Streams that have to share a queue wait for each other's
+  // kernels, and those of ranks on one GPU must not.
+  static const int asked = setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
+  (void)asked;
   count = 0;
   return cudaGetDeviceCount(&count);
 }
@@ -118,7 +123,7 @@ GpuError EndCapture(Stream stream, Graph& graph) {
   if (ended != cudaSuccess) return ended;
   const cudaError_t made = cudaGraphInstantiate(&graph, recorded, 0);
   (void)cudaGraphDestroy(recorded);
-  return made;
+  return made != cudaSuccess ? made : cudaGraphUpload(graph, stream);
 }
 
 GpuError LaunchGraph(Graph graph, Stream stream) { return cudaGraphLaunch(graph, stream); }

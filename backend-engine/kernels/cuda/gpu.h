@@ -34,7 +34,7 @@ struct GpuDescription {
   int sm_count = 0;
 };
 
-GpuError CountGpus(int& count);
+GpuError CountGpus(int& count);  // Before every other call.
 GpuError DescribeGpu(int gpu, GpuDescription& description);
 GpuError UseGpu(int gpu);
 GpuError MemoryInfo(int64_t& free_bytes, int64_t& total_bytes);
@@ -63,7 +63,8 @@ GpuError Record(Event event, Stream stream);
 GpuError Query(Event event, bool& done);                 // Has all before Record() been done?
 GpuError Milliseconds(Event from, Event to, float& ms);  // REQUIRES: both are done.
 
-// What is queued between the two becomes a graph and does not run.
+// What is queued between the two becomes a graph and does not run. It is on the
+// GPU once the stream is idle: its first launch is like all others.
 GpuError BeginCapture(Stream stream);
 GpuError EndCapture(Stream stream, Graph& graph);
 GpuError LaunchGraph(Graph graph, Stream stream);

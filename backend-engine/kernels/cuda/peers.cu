@@ -12,6 +12,7 @@
 // came to the meeting: its stream is in order.
 #include "backend-engine/kernels/cuda/peers.h"
 
+#include "backend-engine/kernels/cuda/load_kernels.h"
 #include "backend-engine/kernels/cuda/norm_row.cuh"
 #include "backend-engine/kernels/cuda/numbers.cuh"
 
@@ -156,6 +157,10 @@ GpuError TakeTokens(const PeerGroup& group, const TokenPlace* places, int32_t co
   if (!Takes(group, 0) || count < 0) return kGpuInvalid;
   if (count == 0) return kGpuOk;
   return Launch(TakeTokensKernel, dim3(1), kThreads, 0, stream, group, places, count, to);
+}
+
+GpuError LoadPeers() {
+  return LoadKernels(PeerSumAndNormKernel, PeerSumKernel, PeerGatherKernel, TakeTokensKernel);
 }
 
 }  // namespace penstock::engine::cuda

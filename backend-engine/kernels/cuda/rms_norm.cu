@@ -9,6 +9,7 @@
 //     few rows spread over as many multiprocessors as there are rows.
 // The residual is fp32, as on the CPU: it is the one number that 2 * layers
 // roundings would go into.
+#include "backend-engine/kernels/cuda/load_kernels.h"
 #include "backend-engine/kernels/cuda/norm_row.cuh"
 
 namespace penstock::engine::cuda {
@@ -28,5 +29,7 @@ GpuError RmsNorm(const RmsNormCall& call, Stream stream) {
   if (call.token_count == 0) return kGpuOk;
   return Launch(RmsNormKernel, dim3(call.token_count), NormThreads(call.width), 0, stream, call);
 }
+
+GpuError LoadRmsNorm() { return LoadKernels(RmsNormKernel); }
 
 }  // namespace penstock::engine::cuda

@@ -3,6 +3,7 @@
 // first half and 16 of its second), and threads walk over the items of all
 // heads. Bound by memory, and small: 12 KB a token for 32 + 2 * 8 heads of 128.
 #include "backend-engine/kernels/cuda/cuda_kernels.h"
+#include "backend-engine/kernels/cuda/load_kernels.h"
 #include "backend-engine/kernels/cuda/numbers.cuh"
 
 namespace penstock::engine::cuda {
@@ -58,5 +59,7 @@ GpuError RopeKvWrite(const RopeKvWriteCall& call, Stream stream) {
   if (call.token_count == 0) return kGpuOk;
   return Launch(RopeKvWriteKernel, dim3(call.token_count), kThreads, 0, stream, call);
 }
+
+GpuError LoadRopeKvWrite() { return LoadKernels(RopeKvWriteKernel); }
 
 }  // namespace penstock::engine::cuda

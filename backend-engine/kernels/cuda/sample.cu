@@ -6,6 +6,7 @@
 // second-level cache, by one multiprocessor. A drawn one is walked over some
 // fifteen times more for each of top_k, top_p and the draw.
 #include "backend-engine/kernels/cuda/cuda_kernels.h"
+#include "backend-engine/kernels/cuda/load_kernels.h"
 #include "backend-engine/kernels/cuda/numbers.cuh"
 #include "backend-engine/kernels/cuda/sample.cuh"
 
@@ -165,5 +166,7 @@ GpuError Sample(const SampleCall& call, Stream stream) {
   if (call.row_count == 0) return kGpuOk;
   return Launch(SampleKernel, dim3(call.row_count), kSampleThreads, 0, stream, call);
 }
+
+GpuError LoadSample() { return LoadKernels(SampleKernel); }
 
 }  // namespace penstock::engine::cuda

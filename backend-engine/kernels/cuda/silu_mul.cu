@@ -1,5 +1,6 @@
 // The MLP's gate: silu(gate) * up. One vector a thread; bound by memory.
 #include "backend-engine/kernels/cuda/cuda_kernels.h"
+#include "backend-engine/kernels/cuda/load_kernels.h"
 #include "backend-engine/kernels/cuda/numbers.cuh"
 #include "backend-engine/kernels/cuda/silu.cuh"
 
@@ -31,5 +32,7 @@ GpuError SiluMul(const SiluMulCall& call, Stream stream) {
   const dim3 grid(call.token_count, DivideUp(call.width / kVector, kThreads));
   return Launch(SiluMulKernel, grid, kThreads, 0, stream, call);
 }
+
+GpuError LoadSiluMul() { return LoadKernels(SiluMulKernel); }
 
 }  // namespace penstock::engine::cuda

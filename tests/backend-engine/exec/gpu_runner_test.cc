@@ -14,6 +14,7 @@
 
 #include "backend-engine/exec/gpu_device.h"
 #include "backend-engine/exec/thread_place.h"
+#include "backend-engine/kernels/cuda/emulated/machine.h"
 #include "backend-engine/kernels/cuda/emulated/recording.h"
 #include "backend-engine/load/checkpoint.h"
 #include "tests/backend-engine/exec/runner_contract.h"
@@ -92,6 +93,19 @@ TEST(GpuRunner, GivesTheLogitsOfCpuRanksWithAnyNumberOfRanks) {
       }
     }
   }
+}
+
+TEST(GpuRunner, EveryKernelIsLoadedBeforeARankWaitsForAnother) {
+  const RandomModel model(SmallGpuConfig());
+  const auto runner = Make(model, {.gpus = {0, 0}, .block_count = 40, .max_step_tokens = 128,
+                                   .max_sequences = 4, .max_length = 160});
+  ASSERT_NE(runner, nullptr);
+  Steps steps(*runner, 12);
+  steps.Add(0, Ids(40, 3), 0, true);
+  steps.Run();
+  steps.Add(0, Ids(1, 50), 40, true);
+  steps.Run();
+  EXPECT_EQ(emulated::LaunchedUnloaded(), 0) << "load_kernels.cu does not load a kernel";
 }
 
 TEST(GpuRunner, ARecordedGraphGivesTheTokensOfAStepQueuedAsItIs) {

@@ -13,7 +13,7 @@ class Gemm::State {};
 Gemm::Gemm() = default;
 Gemm::~Gemm() = default;
 bool Gemm::Start(std::string&) { return true; }
-bool Gemm::Tune(const GemvCall&, Stream, std::string&) { return true; }
+bool Gemm::Tune(std::span<const GemvCall>, int, Stream, std::string&) { return true; }
 
 namespace {
 

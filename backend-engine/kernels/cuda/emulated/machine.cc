@@ -10,11 +10,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <mutex>
 #include <numeric>
 #include <random>
+#include <set>
 #include <vector>
-
-#include "backend-engine/kernels/cuda/emulated/recording.h"
 
 namespace penstock::engine::emulated {
 
@@ -24,6 +24,10 @@ namespace {
 
 constexpr size_t kStackBytes = 256 << 10;
 std::atomic<unsigned> thread_order{0};
+
+std::mutex kernels_mutex;
+std::set<const void*> loaded;  // Kernels.
+int launched_unloaded = 0;
 
 [[noreturn]] void Die(const char* what) {
   const Thread* at = current;
@@ -273,6 +277,21 @@ void Machine::Entry() {
 }
 
 }  // namespace
+
+void NoteLoaded(const void* kernel) {
+  const std::lock_guard lock(kernels_mutex);
+  loaded.insert(kernel);
+}
+
+void NoteLaunched(const void* kernel) {
+  const std::lock_guard lock(kernels_mutex);
+  launched_unloaded += loaded.count(kernel) == 0 ? 1 : 0;
+}
+
+int LaunchedUnloaded() {
+  const std::lock_guard lock(kernels_mutex);
+  return launched_unloaded;
+}
 
 void SetThreadOrder(unsigned seed) { thread_order.store(seed); }
 

@@ -11,10 +11,9 @@
 //     before, and one that nobody waits for ends the program;
 //   - ldmatrix and mma give each lane what the PTX manual says.
 //
-// It says nothing about speed, about the order in which a GPU makes writes
-// visible, or about what nvcc makes of the source. Blocks of one launch run one
-// after another, so only blocks of different ranks, each launched by a host
-// thread of its own, may wait for each other.
+// It says nothing about speed, about the order in which a GPU makes writes visible, or
+// about what nvcc makes of the source. Blocks of one launch run one after another, so only
+// blocks of different ranks, each launched by its own host thread, may wait for each other.
 //
 // Included by kernels/cuda/simt.h in place of CUDA's headers.
 #pragma once
@@ -23,12 +22,12 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
-#include <functional>
 #include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "backend-engine/kernels/cuda/emulated/recording.h"
 #include "backend-engine/kernels/cuda/gpu.h"
 #include "backend-engine/kernels/dtype.h"
 
@@ -143,8 +142,14 @@ namespace penstock::engine::cuda {
 template <typename... Params, typename... Args>
 GpuError Launch(void (*kernel)(Params...), dim3 grid, int threads, size_t shared_bytes,
                 Stream stream, Args... args) {
+  emulated::NoteLaunched(reinterpret_cast<const void*>(kernel));
   emulated::Run(grid, threads, shared_bytes, stream,
                 [=] { kernel(static_cast<Params>(args)...); });
+  return kGpuOk;
+}
+
+GpuError LoadKernels(auto*... kernels) {
+  (emulated::NoteLoaded(reinterpret_cast<const void*>(kernels)), ...);
   return kGpuOk;
 }
 

@@ -1,5 +1,5 @@
 // The emulated GPU's streams: work is done at once, or noted where the stream
-// records a graph.
+// records a graph. And what it remembers of kernels.
 #pragma once
 
 #include <functional>
@@ -13,5 +13,10 @@ void Perform(cuda::Stream stream, std::function<void()> work);
 // Bytes that the emulated GPU has; what is allocated already stays.
 void SetGpuMemory(int64_t bytes);
 void SetGpuCount(int count);
+
+// Kernels that were launched though nobody had loaded them, since the program began.
+int LaunchedUnloaded();
+void NoteLoaded(const void* kernel);
+void NoteLaunched(const void* kernel);
 
 }  // namespace penstock::engine::emulated

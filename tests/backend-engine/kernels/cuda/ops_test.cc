@@ -6,6 +6,7 @@
 #include <random>
 
 #include "backend-engine/kernels/cuda/emulated/machine.h"
+#include "backend-engine/kernels/cuda/load_kernels.h"
 #include "tests/gpu/op_checks.h"
 
 namespace penstock::engine {
@@ -13,9 +14,13 @@ namespace {
 
 class KernelsOnTheEmulatedGpu : public ::testing::TestWithParam<unsigned> {
  protected:
-  void SetUp() override { emulated::SetThreadOrder(GetParam()); }
+  void SetUp() override {
+    emulated::SetThreadOrder(GetParam());
+    EXPECT_EQ(cuda::LoadEveryKernel(), cuda::kGpuOk);
+  }
   void TearDown() override {
     emulated::SetThreadOrder(0);
+    EXPECT_EQ(emulated::LaunchedUnloaded(), 0) << "load_kernels.cu does not load a kernel";
     EXPECT_FALSE(checks_.results().empty());
     for (const CheckResult& result : checks_.results()) {
       EXPECT_TRUE(result.passed()) << result.op << ", " << result.shape << ": error "
