@@ -130,7 +130,7 @@ void Checks::GemvShape(int32_t tokens, int32_t rows, int32_t cols, bool biased) 
   cuda::GemvCall to_floats = call;
   to_floats.y_float = floats.data();
   Must(cuda::Gemv(to_floats, nullptr), "Gemv");
-  Compare("gemv fp32", text, floats.Values(), want, scale, 1e-6);
+  Compare("gemv fp32", text, floats.Values(), want, scale, 2e-6);
 
   GpuArray<uint16_t> halves(outputs);
   cuda::GemvCall to_halves = call;
@@ -184,7 +184,8 @@ void Checks::GemmShape(int32_t tokens, int32_t rows, int32_t cols, bool biased) 
     GpuArray<float> floats(outputs);
     call.y_float = floats.data();
     Must(gemm.Run(call, nullptr), "Gemm");
-    Compare("gemm fp32", text, floats.Values(), want, scale, 1e-6);
+    // Tensor cores cut off where fp32 would round, at each of the sum's steps.
+    Compare("gemm fp32", text, floats.Values(), want, scale, 1e-5);
     call.y_float = nullptr;
   }
   GpuArray<uint16_t> halves(outputs);

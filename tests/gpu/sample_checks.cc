@@ -132,7 +132,10 @@ void Checks::SampleSetting(const std::string& name, const SamplingParams& params
   for (const int32_t count : counts.Values()) wrong += count != 0 ? 1 : 0;
   const std::string shape = name + ", " + std::to_string(vocab) + " tokens of " +
                             std::to_string(ranks) + " ranks";
-  results_.push_back({"sample token", shape, static_cast<double>(wrong), 0});
+  // Two libraries' expf differ in the last bit now and then: among a hundred thousand weights
+  // the draw may then fall on the neighbour.
+  const double allowed = vocab > 100000 && params.temperature > 0 ? 1 : 0;
+  results_.push_back({"sample token", shape, static_cast<double>(wrong), allowed});
   if (asked.logprobs >= 0) results_.push_back({"sample logprobs", shape, logprob_error, 1e-4});
 }
 
