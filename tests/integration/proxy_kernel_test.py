@@ -167,7 +167,8 @@ class MemoryTest(KernelTest):
                     for at in range(0, len(body), MIB):
                         client.send((head if at == 0 else b"") + body[at:at + MIB])
                         time.sleep(0.01)
-            self.assertLess(self.proxy.metric("penstock_memory_used_bytes"), guard * MIB)
+            if patient(1) == 1:   # A sanitizer keeps what is freed.
+                self.assertLess(self.proxy.metric("penstock_memory_used_bytes"), guard * MIB)
             self.assertGreater(self.proxy.metric("penstock_shed_requests_total", reason="memory"), 0)
             self.assertEqual(request(self.proxy.admin_address, "GET", "/readyz").status, 200)
         wait_until(lambda: self.proxy.metric("penstock_overload_level") < 3, "it recovers", 60)
@@ -186,6 +187,8 @@ class HeavyRequestTest(KernelTest):
         seen = self.proxy.metric(count)
         self.assertGreater(seen, 0)
         wait_until(lambda: self.proxy.metric(count) > seen, "the loop goes on measuring")
+        if patient(1) > 1:
+            return   # With a sanitizer all is several times as slow.
         # Not one turn was as late as what sheds requests.
         late = seen - self.proxy.metric("penstock_event_loop_delay_seconds_bucket", le="1")
         self.assertLessEqual(late, seen / 100)
