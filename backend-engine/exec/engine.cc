@@ -10,6 +10,7 @@
 #include "backend-engine/exec/engine.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -124,6 +125,7 @@ class Engine::Impl {
   uint64_t left_queue_ = 0;  // What Admission was told of the scheduler's totals.
   uint64_t left_queue_tokens_ = 0;
   bool stopping_ = false;
+  std::atomic<bool> runner_failed_{false};  // Maybe while no step was under way.
   bool draining_ = false;
   bool forget_speed_ = false;  // The engine thread is to empty measurements_.
   std::string failure_;
@@ -149,6 +151,11 @@ Engine::Impl::Impl(std::unique_ptr<Runner> runner, EngineOptions options, Sink s
   current_.load.kv_blocks_total = scheduler_.pool().total();
   StoreLoad();
   thread_ = std::thread([this] { Loop(); });
+  runner_->OnFailure([this] {
+    const std::lock_guard lock(mutex_);
+    runner_failed_ = true;
+    wake_.notify_one();
+  });
 }
 
 Engine::Impl::~Impl() {
@@ -157,6 +164,7 @@ Engine::Impl::~Impl() {
     stopping_ = true;
   }
   wake_.notify_one();
+  runner_->OnFailure({});
   runner_->Abort();
   thread_.join();
 }
@@ -170,7 +178,7 @@ void Engine::Impl::Loop() {
     }
     Publish();
   }
-  Fail("the engine is shutting down");
+  Fail(runner_failed_ ? runner_->error() : "the engine is shutting down");
 }
 
 // False, here and below: the runner failed.
@@ -217,10 +225,10 @@ bool Engine::Impl::TakeInbox() {
   {
     std::unique_lock lock(mutex_);
     wake_.wait(lock, [this] {
-      return stopping_ || !inbox_.empty() || !cancels_.empty() || !scheduler_.idle() ||
+      return stopping_ || runner_failed_ || !inbox_.empty() || !cancels_.empty() || !scheduler_.idle() ||
              flight_ != nullptr;
     });
-    if (stopping_) return false;
+    if (stopping_ || runner_failed_) return false;
     taken_.swap(inbox_);
     taken_cancels_.swap(cancels_);
   }

@@ -1,6 +1,7 @@
 #include "backend-engine/exec/gpu_plan.h"
 
 #include <algorithm>
+#include <set>
 
 #include "backend-engine/exec/decode_plan.h"
 #include "backend-engine/exec/thread_place.h"
@@ -10,6 +11,11 @@ namespace {
 
 bool CheckOptions(const GpuRunnerOptions& options, std::string& error) {
   const auto ranks = static_cast<int64_t>(options.gpus.size());
+  const std::set<int> different(options.gpus.begin(), options.gpus.end());
+  if (options.meeting && different.size() != options.gpus.size()) {
+    error = "several ranks of one GPU; among processes each rank needs a GPU of its own";
+    return false;
+  }
   const struct {
     const char* name;
     int64_t value;
@@ -85,7 +91,7 @@ bool PlanMemoryOfGpus(const GpuRunnerOptions& options, int32_t useful, GpuGroup&
     needs.step = GpuStepBytes(group, shard, widest);
     needs.workspace = cuda::Gemm::kWorkspaceBytes;
     needs.graphs = !group.buckets.empty();
-    needs.peers = group.gpus.size() > 1;
+    needs.peers = group.ranks() > 1;
     needs.block_bytes = GpuKvBlockBytes(group.config, shard, options.block_tokens);
     needs.blocks_useful = useful;
     needs.blocks_asked = options.block_count;
@@ -139,13 +145,20 @@ bool PlanGpuRun(const ModelConfig& config, const GpuRunnerOptions& options, GpuG
   group.config = config;
   group.gpus = options.gpus;
   group.keep_logits = options.keep_logits;
-  const auto ranks = static_cast<int>(group.gpus.size());
-  plan.shards.resize(group.gpus.size());
+  group.sum_by = options.sum_by;
+  if (options.meeting) {
+    group.process = options.meeting->index;
+    group.processes = options.meeting->size;
+  }
+  const int ranks = group.ranks();
+  plan.of_all.resize(static_cast<size_t>(ranks));
   for (int rank = 0; rank < ranks; ++rank) {
-    if (!MakeGpuShard(config, rank, ranks, plan.shards[static_cast<size_t>(rank)], error)) {
+    if (!MakeGpuShard(config, rank, ranks, plan.of_all[static_cast<size_t>(rank)], error)) {
       return false;
     }
   }
+  const auto own = plan.of_all.begin() + group.first_rank();
+  plan.shards.assign(own, own + static_cast<std::ptrdiff_t>(group.gpus.size()));
   const int64_t longest = options.max_length > 0
                               ? std::min<int64_t>(options.max_length, config.max_positions)
                               : config.max_positions;

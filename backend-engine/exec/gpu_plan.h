@@ -14,7 +14,8 @@
 namespace penstock::engine {
 
 struct GpuPlan {
-  std::vector<Shard> shards;       // Of each rank, as `memory`.
+  std::vector<Shard> shards;       // Of each rank of this process, as `memory`.
+  std::vector<Shard> of_all;       // Of each rank of all processes.
   std::vector<MemoryPlan> memory;
   std::vector<std::vector<int>> cpus;  // Its thread's; none: it is not put anywhere.
   std::unique_ptr<GpuStepLayout> layout;

@@ -24,19 +24,21 @@ GpuBufferSizes SizesOf(const GpuGroup& group, const Shard& shard) {
           .positions = limits.positions};
 }
 
-// Of rank 0: what chooses tokens.
+// What chooses tokens, on rank 0 of all, and what the first rank of a process passes on.
 struct SamplingBytes {
   int64_t gathered, work, counts, sampled;
   int64_t sum() const { return gathered + work + counts + sampled; }
 };
 SamplingBytes SamplingBytesOf(const GpuGroup& group, const Shard& shard) {
-  const auto ranks = static_cast<int64_t>(group.gpus.size());
   const int64_t rows = std::max(group.limits.rows, group.limits.step.sequences);
   const int64_t sequences = group.limits.step.sequences;
-  if (shard.rank != 0) return {};
+  if (shard.rank != group.first_rank()) return {};
+  const bool chooses = shard.rank == 0;
+  const int64_t ranks = chooses ? group.ranks() : static_cast<int64_t>(group.gpus.size());
+  const int64_t words = chooses ? Aligned(sequences * group.config.vocab_size * 4) : 0;
   return {.gathered = ranks > 1 ? Aligned(ranks * rows * shard.vocab_padded * 4) : 0,
-          .work = Aligned(sequences * group.config.vocab_size * 4),
-          .counts = Aligned(sequences * group.config.vocab_size * 4),
+          .work = words,
+          .counts = words,
           .sampled = Aligned(sequences * static_cast<int64_t>(sizeof(cuda::SampledRow)))};
 }
 
@@ -67,7 +69,8 @@ GpuRank::~GpuRank() {
   for (const auto& [bucket, graph] : graphs_) cuda::DestroyGraph(graph);
   model_.reset();
   comm_.reset();
-  nccl_.reset();
+  counterparts_.reset();
+  all_.reset();
   for (void* memory : allocated_) cuda::Free(memory);
   for (void* memory : pinned_) cuda::FreePinned(memory);
   for (const cuda::Event event : {done_[0], done_[1], timing_[0], timing_[1]}) {
@@ -83,7 +86,7 @@ void GpuRank::WaitUntilIdle() {
 
 bool GpuRank::Ok(cuda::GpuError failed, const char* what, std::string& error) const {
   if (failed == cuda::kGpuOk) return true;
-  error = "rank " + std::to_string(rank_) + " on GPU " +
+  error = "rank " + std::to_string(group_.first_rank() + rank_) + " on GPU " +
           std::to_string(group_.gpus[static_cast<size_t>(rank_)]) + ": " + what + ": " +
           cuda::ErrorText(failed);
   return false;
@@ -120,7 +123,7 @@ bool GpuRank::OpenGpu(std::string& error) {
     return false;
   }
   if (std::string reason; !gemm_.Start(reason)) {
-    error = "rank " + std::to_string(rank_) + ": " + reason;
+    error = "rank " + std::to_string(group_.first_rank() + rank_) + ": " + reason;
     return false;
   }
   return true;
@@ -169,7 +172,7 @@ bool GpuRank::Allocate(const Shard& shard, const MemoryPlan& plan, std::string& 
     return false;
   }
   meeting_.Announce(rank_, memory);
-  return rank_ != 0 || AllocateForHost(error);
+  return shard_.rank != 0 || AllocateForHost(error);
 }
 
 // Where rank 0's answers come to.
@@ -182,7 +185,7 @@ bool GpuRank::AllocateForHost(std::string& error) {
     to = static_cast<cuda::SampledRow*>(host);
   }
   if (!group_.keep_logits) return true;
-  const int64_t logits = static_cast<int64_t>(group_.gpus.size()) * group_.limits.rows *
+  const int64_t logits = int64_t{group_.ranks()} * group_.limits.rows *
                          shard_.vocab_padded * 4;
   if (!Ok(cuda::AllocatePinned(logits, &host), "pinned memory", error)) return false;
   pinned_.push_back(host);
@@ -210,23 +213,33 @@ bool GpuRank::Load(const TensorSource& source, const LoadProgress& progress,
          Ok(cuda::Synchronize(stream_), "loading", error);
 }
 
-bool GpuRank::Connect(const std::string& nccl_id, std::string& error) {
-  LibrarySum library;
-  if (!nccl_id.empty()) {
-    nccl_ = NcclComm::Create(rank_, static_cast<int>(group_.gpus.size()), nccl_id, stream_,
-                             meeting_.aborted(), error);
-    if (nccl_ == nullptr) return false;
-    library_.store(nccl_.get(), std::memory_order_release);
-    library = [this](cuda::Bf16* values, int64_t count) {
-      return nccl_->AllReduceSumBf16(values, count);
-    };
+std::unique_ptr<NcclComm> GpuRank::Join(int rank, int size, const std::string& id,
+                                        std::atomic<NcclComm*>& library, std::string& error) {
+  auto comm = NcclComm::Create(rank, size, id, stream_, meeting_.aborted(), error);
+  library.store(comm.get(), std::memory_order_release);
+  return comm;
+}
+
+bool GpuRank::Connect(const NcclIds& ids, std::string& error) {
+  GpuLibrary library{.processes = group_.processes};
+  if (!ids.all.empty()) {
+    all_ = Join(shard_.rank, group_.ranks(), ids.all, libraries_[0], error);
+    if (all_ == nullptr) return false;
+    library.all = library.counterparts = all_.get();
+  }
+  // Processes of one rank each are their own counterparts.
+  if (group_.processes > 1 && group_.gpus.size() > 1) {
+    counterparts_ = Join(group_.process, group_.processes,
+                         ids.counterparts[static_cast<size_t>(rank_)], libraries_[1], error);
+    if (counterparts_ == nullptr) return false;
+    library.counterparts = counterparts_.get();
   }
   int sharing = 1;
   for (const int gpu : group_.gpus) {
     sharing = std::max(sharing, static_cast<int>(std::count(group_.gpus.begin(),
                                                             group_.gpus.end(), gpu)));
   }
-  comm_ = std::make_unique<GpuComm>(meeting_, rank_, meetings_, std::move(library),
+  comm_ = std::make_unique<GpuComm>(meeting_, rank_, meetings_, library,
                                     cuda::PeerBlocks(group_.sm_count, sharing));
   model_ = std::make_unique<GpuLlama>(group_.config, shard_, weights_, kv_, buffers_,
                                       group_.limits.step.block_tokens, gemm_, *comm_);
@@ -236,8 +249,14 @@ bool GpuRank::Connect(const std::string& nccl_id, std::string& error) {
 // Each way over the sizes of some batches; what the sums are of does not matter.
 bool GpuRank::MeasureSums(std::string& error) {
   const auto hidden = static_cast<int32_t>(group_.config.hidden_size);
+  std::vector<AllReduceWay> ways = comm_->Ways();
+  if (group_.sum_by) std::erase_if(ways, [this](AllReduceWay way) { return way != *group_.sum_by; });
+  if (ways.empty()) {
+    error = std::string("these ranks have no sum called ") + NameOf(*group_.sum_by);
+    return false;
+  }
   for (int32_t tokens = 1; tokens <= group_.limits.step.tokens; tokens *= 4) {
-    for (const AllReduceWay way : WaysFor({{comm_->size()}, true, comm_->has_library()})) {
+    for (const AllReduceWay way : ways) {
       const auto run = [&](int turn) {
         const int buffer = turn % 2;
         return comm_->SumAndNormBy(
@@ -257,7 +276,7 @@ bool GpuRank::MeasureSums(std::string& error) {
           !Ok(cuda::Milliseconds(timing_[0], timing_[1], ms), "timing", error)) {
         return false;
       }
-      if (rank_ == 0) {
+      if (shard_.rank == 0) {
         meeting_.table.Add(int64_t{tokens} * hidden * 2, way, ms * 1000.0 / kRunsMeasured);
       }
     }
@@ -292,13 +311,13 @@ bool GpuRank::Tune(std::string& error) {
       })) {
     return true;
   }
-  error = "rank " + std::to_string(rank_) + ": " + reason;
+  error = "rank " + std::to_string(group_.first_rank() + rank_) + ": " + reason;
   return false;
 }
 
 GpuStepShape GpuRank::BucketShape(int32_t bucket) {
-  return {.tokens = bucket, .rows = bucket, .decodes = bucket, .bucket = bucket,
-          .table_entries = 1};
+  return {.tokens = bucket, .rows = bucket, .sequences = bucket, .decodes = bucket,
+          .bucket = bucket, .table_entries = 1};
 }
 
 bool GpuRank::RunBuckets(const std::byte* idle, std::string& error) {
@@ -348,8 +367,10 @@ bool GpuRank::Queue(const GpuStepShape& shape, int32_t samples, const std::byte*
 // Tokens that the step before chose never leave the GPUs on their way into this one.
 cuda::GpuError GpuRank::QueueAwaited(const GpuStepShape& shape) {
   const GpuStepMemory step = layout_.At(step_memory_);
-  const cuda::GpuError error =
-      comm_->TakeTokens(step.awaited, shape.awaited, step.tokens, stream_);
+  cuda::GpuError error = comm_->ShareSampled(sampled_, shape.awaited_rows);
+  if (error == cuda::kGpuOk) {
+    error = comm_->TakeTokens(step.awaited, shape.awaited, step.tokens, stream_);
+  }
   if (error != cuda::kGpuOk) return error;
   return comm_->TakeTokens(step.awaited_history, shape.awaited_history, step.history, stream_);
 }
@@ -357,8 +378,8 @@ cuda::GpuError GpuRank::QueueAwaited(const GpuStepShape& shape) {
 cuda::GpuError GpuRank::QueueSampling(const GpuStepShape& shape, int32_t samples, size_t turn) {
   const int64_t part = int64_t{shape.rows} * shard_.vocab_padded;
   cuda::GpuError error = comm_->GatherLogits(part, gathered_, stream_);
-  if (error != cuda::kGpuOk || rank_ != 0) return error;
-  const auto ranks = static_cast<int32_t>(group_.gpus.size());
+  if (error != cuda::kGpuOk || shard_.rank != 0) return error;
+  const int32_t ranks = group_.ranks();
   const float* logits = ranks > 1 ? gathered_ : buffers_.logits;
   const GpuStepMemory step = layout_.At(step_memory_);
   error = cuda::Sample({logits, ranks, shape.rows, static_cast<int32_t>(shard_.vocab_padded),
@@ -377,12 +398,16 @@ cuda::GpuError GpuRank::QueueSampling(const GpuStepShape& shape, int32_t samples
 }
 
 bool GpuRank::Done(size_t turn, bool& done, std::string& error) {
-  if (nccl_ != nullptr && !nccl_->Healthy(error)) return false;
+  for (const auto* comm : {&all_, &counterparts_}) {
+    if (*comm != nullptr && !(*comm)->Healthy(error)) return false;
+  }
   return Ok(cuda::Query(done_[turn], done), "a step", error);
 }
 
 void GpuRank::AbortLibrary() {
-  if (NcclComm* library = library_.load(std::memory_order_acquire)) library->Abort();
+  for (const auto& library : libraries_) {
+    if (NcclComm* comm = library.load(std::memory_order_acquire)) comm->Abort();
+  }
 }
 
 }  // namespace penstock::engine

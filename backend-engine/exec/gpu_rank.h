@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,15 +25,26 @@
 
 namespace penstock::engine {
 
-// What all ranks of a runner share; outlives them.
+// What all ranks of a runner share; outlives them. Ranks are counted process by process.
 struct GpuGroup {
   ModelConfig config;
-  std::vector<int> gpus;         // Of each rank.
+  std::vector<int> gpus;         // Of each rank of this process.
+  int process = 0;
+  int processes = 1;
+  int first_rank() const { return process * static_cast<int>(gpus.size()); }
+  int ranks() const { return processes * static_cast<int>(gpus.size()); }
   GpuStepLimits limits;
   std::vector<int32_t> buckets;  // With a graph; empty: no graphs.
   int32_t sm_count = 1;          // Of the smallest GPU: all ranks plan alike.
   bool keep_logits = false;
+  std::optional<AllReduceWay> sum_by;  // Empty: whichever is measured to be the fastest.
   RopeTable rope;
+};
+
+// Of the NCCL groups that the ranks form; none where there is no NCCL between them.
+struct NcclIds {
+  std::string all;
+  std::vector<std::string> counterparts;  // By rank of a process; none in a process alone.
 };
 
 // Memory of a rank beside its weights and KV cache.
@@ -43,6 +55,7 @@ int64_t GpuKvBlockBytes(const ModelConfig& config, const Shard& shard, int32_t b
 
 class GpuRank {
  public:
+  // `rank`: of this process's.
   GpuRank(const GpuGroup& group, const GpuStepLayout& layout, GpuMeeting& meeting, int rank);
   ~GpuRank();
 
@@ -52,8 +65,8 @@ class GpuRank {
   bool Allocate(const Shard& shard, const MemoryPlan& plan, std::string& error);
   bool Load(const TensorSource& source, const LoadProgress& progress, std::string& error);
 
-  // After every rank has loaded. `nccl_id`: empty where there is no NCCL between the ranks.
-  bool Connect(const std::string& nccl_id, std::string& error);
+  // After every rank of this process has loaded; waits for those of others.
+  bool Connect(const NcclIds& ids, std::string& error);
 
   // Measures products for the sizes of steps and loads what they run, now that no kernel
   // of another rank waits for this one.
@@ -84,7 +97,7 @@ class GpuRank {
   // kernels read each other's memory.
   void WaitUntilIdle();
 
-  // Rank 0, after Done.
+  // Rank 0 of all, after Done.
   const cuda::SampledRow* sampled(size_t turn) const { return sampled_host_[turn]; }
   const float* logits() const { return logits_host_; }  // [ranks][rows][vocab_padded]
 
@@ -95,6 +108,8 @@ class GpuRank {
   cuda::GpuError QueueAwaited(const GpuStepShape& shape);
   cuda::GpuError QueueSampling(const GpuStepShape& shape, int32_t samples, size_t turn);
   bool Ok(cuda::GpuError failed, const char* what, std::string& error) const;
+  std::unique_ptr<NcclComm> Join(int rank, int size, const std::string& id,
+                                 std::atomic<NcclComm*>& library, std::string& error);
   bool OpenGpu(std::string& error);
   bool AllocateForHost(std::string& error);
   bool AllocatePart(int64_t bytes, void** memory, const char* what, std::string& error);
@@ -115,15 +130,15 @@ class GpuRank {
   GpuBuffers buffers_;
   std::vector<GpuKv> kv_;
   uint32_t* meetings_ = nullptr;
-  float* gathered_ = nullptr;  // Rank 0 of several: [ranks][rows][vocab_padded]
+  float* gathered_ = nullptr;  // [ranks][rows][vocab_padded]; of a process's first rank, its own.
   float* work_ = nullptr;
   int32_t* counts_ = nullptr;
   cuda::SampledRow* sampled_ = nullptr;
   cuda::SampledRow* sampled_host_[2] = {};
   float* logits_host_ = nullptr;
   cuda::Gemm gemm_;
-  std::unique_ptr<NcclComm> nccl_;
-  std::atomic<NcclComm*> library_{nullptr};  // The same, for AbortLibrary.
+  std::unique_ptr<NcclComm> all_, counterparts_;
+  std::atomic<NcclComm*> libraries_[2] = {};  // The same, for AbortLibrary.
   std::unique_ptr<GpuComm> comm_;
   std::unique_ptr<GpuLlama> model_;
   std::map<int32_t, cuda::Graph> graphs_;  // By bucket.

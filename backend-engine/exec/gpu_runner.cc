@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "backend-engine/exec/decode_plan.h"
+#include "backend-engine/exec/gpu_line.h"
 #include "backend-engine/exec/gpu_plan.h"
 #include "backend-engine/exec/gpu_rank.h"
 #include "backend-engine/exec/thread_place.h"
@@ -36,6 +37,7 @@ class GpuRunner::Impl {
     }
     watch_wake_.notify_one();
     if (watchdog_.joinable()) watchdog_.join();
+    line_.reset();  // The others hear of it, and nothing calls us any more.
     for (const auto& rank : ranks_) rank->WaitUntilIdle();
     ranks_.clear();
     for (const Flight& flight : flights_) {
@@ -44,7 +46,10 @@ class GpuRunner::Impl {
   }
 
   bool Start(const ModelConfig& config, const TensorSource& source, std::string& error) {
-    if (!PlanGpuRun(config, options_, group_, plan_, error) || !meeting_.Start(error)) return false;
+    if (!PlanGpuRun(config, options_, group_, plan_, error) || !meeting_.Start(error) ||
+        (options_.meeting && !MeetOthers(config, error))) {
+      return false;
+    }
     notes_ = plan_.notes;
     const StepLimits& limits = group_.limits.step;
     sampling_ = std::make_unique<GpuSampling>(limits.sequences, plan_.layout->history_max(),
@@ -56,7 +61,8 @@ class GpuRunner::Impl {
     }
     const bool own_gpus =
         std::set<int>(group_.gpus.begin(), group_.gpus.end()).size() == group_.gpus.size();
-    if (Size() > 1 && own_gpus && NcclComm::Available() && !NcclComm::NewId(nccl_id_, error)) {
+    if (line_ == nullptr && Size() > 1 && own_gpus && NcclComm::Available() &&
+        !NcclComm::NewId(ids_.all, error)) {
       return false;
     }
     for (int rank = 0; rank < Size(); ++rank) {
@@ -64,6 +70,7 @@ class GpuRunner::Impl {
       loaded_.emplace_back(0, 0);
       comms_.push_back(threads_meet_.MakeComm(rank));
     }
+    if (line_ != nullptr) line_->OnLost([this](const std::string& why) { Fail(why); });
     // Memory of the host that this thread touches first lies near the GPU, too.
     const PlaceRestored restored;
     Settle(0);
@@ -77,7 +84,7 @@ class GpuRunner::Impl {
       error = this->error();
       return false;
     }
-    if (Size() > 1) notes_ += "sums over ranks, by size:\n" + meeting_.table.Text();
+    if (group_.ranks() > 1) notes_ += "sums over ranks, by size:\n" + meeting_.table.Text();
     notes_ += std::to_string(group_.buckets.size()) + " CUDA graphs of decode steps\n";
     running_.store(0, std::memory_order_release);
     return true;
@@ -86,20 +93,36 @@ class GpuRunner::Impl {
   RunStatus Start(const StepPlan& plan) {
     if (!settled_) Settle(0);  // The engine's thread, which is not the one that started us.
     settled_ = true;
-    if (threads_meet_.aborted()) return RunStatus::kFailed;
+    if (threads_meet_.aborted() || group_.process != 0) return RunStatus::kFailed;
     Flight& flight = flights_[started_ % 2];
     std::string refusal;
     if (!FillStepInput(plan, group_.limits.step, options_.keep_logits, input_, refusal) ||
-        !PackStep(plan, flight, refusal)) {
+        !PackStep(plan, flight, refusal) ||
+        (line_ != nullptr && !line_->SendStep(flight.shape, flight.packed, refusal))) {
       Fail(refusal);
       return RunStatus::kFailed;
     }
-    if (started_ == finished_) running_.store(flight.number + 1, std::memory_order_release);
-    const uint64_t step = started_;
-    started_.store(step + 1, std::memory_order_release);
-    WakeRanks();
-    return Guard(0, [&](std::string& reason) { return Queue(0, step, reason); })
-               ? RunStatus::kOk : RunStatus::kFailed;
+    return Launch(flight) ? RunStatus::kOk : RunStatus::kFailed;
+  }
+
+  // As Start() and Finish() in turns, with the steps that come over the line.
+  std::string Follow() {
+    Settle(0);
+    int looks = 0;
+    while (!threads_meet_.aborted() && line_ != nullptr && group_.process != 0) {
+      const bool busy = started_ > finished_;
+      const bool room = started_ - finished_ < flights_.size();
+      if (room && TakeStep(busy ? 0 : kFollowSeconds)) {
+        looks = 0;
+        continue;
+      }
+      if (!busy) continue;
+      bool done = false;
+      if (!Guard(0, [&](std::string& reason) { return AllDone(done, reason); })) break;
+      if (done) Finished();
+      done ? void(looks = 0) : Rest(looks);
+    }
+    return error();
   }
 
   RunStatus Finish(StepResult& result) {
@@ -108,13 +131,17 @@ class GpuRunner::Impl {
       return RunStatus::kFailed;
     }
     Read(flight, result);
-    ++finished_;
-    const bool more = started_ > finished_;
-    running_.store(more ? flights_[finished_ % 2].number + 1 : 0, std::memory_order_release);
+    Finished();
     return RunStatus::kOk;
   }
 
   void Abort() { Release(); }
+
+  void OnFailure(std::function<void()> failed) {
+    const std::lock_guard lock(failure_mutex_);
+    on_failure_ = std::move(failed);
+    if (on_failure_ && threads_meet_.aborted()) on_failure_();
+  }
 
   std::string error() const {
     const std::lock_guard lock(mutex_);
@@ -131,6 +158,9 @@ class GpuRunner::Impl {
   }
 
  private:
+  static constexpr double kFollowSeconds = 0.1;  // Between two looks at whether to stop.
+  static constexpr double kLossSeconds = 1;      // In which the line hears of what a rank noticed.
+
   int Size() const { return static_cast<int>(group_.gpus.size()); }
 
   // A step under way. Written by rank 0 before the others are woken for it, and
@@ -146,6 +176,45 @@ class GpuRunner::Impl {
     std::vector<Asked> asked;     // Of each sample.
     int32_t samples() const { return static_cast<int32_t>(asked.size()); }
   };
+
+  // All processes have the pool of the one with the least room.
+  bool MeetOthers(const ModelConfig& config, std::string& error) {
+    line_ = GpuLine::Meet(*options_.meeting, group_, *plan_.layout, stopping_, error);
+    if (line_ == nullptr) return false;
+    ids_ = line_->ids();
+    if (line_->block_count() == group_.limits.step.block_count) return true;
+    GpuRunnerOptions alike = options_;
+    alike.block_count = line_->block_count();
+    plan_ = {};
+    return PlanGpuRun(config, alike, group_, plan_, error);
+  }
+
+  bool Launch(const Flight& flight) {
+    if (started_ == finished_) running_.store(flight.number + 1, std::memory_order_release);
+    const uint64_t step = started_;
+    started_.store(step + 1, std::memory_order_release);
+    WakeRanks();
+    return Guard(0, [&](std::string& reason) { return Queue(0, step, reason); });
+  }
+
+  void Finished() {
+    ++finished_;
+    const bool more = started_ > finished_;
+    running_.store(more ? flights_[finished_ % 2].number + 1 : 0, std::memory_order_release);
+  }
+
+  // True: there was one, and it is under way.
+  bool TakeStep(double seconds) {
+    Flight& flight = flights_[started_ % 2];
+    std::string reason;
+    switch (line_->ReceiveStep(seconds, flight.packed, flight.shape, reason)) {
+      case GpuLine::Next::kNothing: return false;
+      case GpuLine::Next::kEnd: Fail(reason); return false;
+      case GpuLine::Next::kStep: break;
+    }
+    flight.number = started_;
+    return Launch(flight);
+  }
 
   // Until there is a real step, the first one is of nothing but padding.
   bool PackIdle(std::string& error) {
@@ -208,7 +277,7 @@ class GpuRunner::Impl {
     for (int32_t row = 0; row < flight.shape.rows; ++row) {
       float* to = kept_.data() + int64_t{input_.logit_rows[static_cast<size_t>(row)]} *
                                      group_.config.vocab_size;
-      for (const Shard& shard : plan_.shards) {
+      for (const Shard& shard : plan_.of_all) {
         std::copy_n(ranks_[0]->logits() + (int64_t{shard.rank} * flight.shape.rows + row) * padded,
                     shard.vocab.count, to + shard.vocab.first);
       }
@@ -222,6 +291,8 @@ class GpuRunner::Impl {
       if (error_.empty() && !threads_meet_.aborted()) error_ = reason;
     }
     Release();
+    const std::lock_guard lock(failure_mutex_);
+    if (on_failure_) on_failure_();
   }
 
   // Nobody waits any longer, on the host or on a GPU.
@@ -239,6 +310,8 @@ class GpuRunner::Impl {
     } catch (const std::exception& exception) {
       reason = "rank " + std::to_string(rank) + ": " + exception.what();
     }
+    // What a rank sees of a process that ended is a puzzle; the line knows its name.
+    if (std::string why; line_ != nullptr && line_->IsLostWithin(kLossSeconds, why)) reason = why;
     reason.empty() ? Release() : Fail(reason);
     return false;
   }
@@ -251,17 +324,24 @@ class GpuRunner::Impl {
       ReportProgress(at, done, total);
     };
     return rank.Use(error) && rank.Allocate(plan_.shards[at], plan_.memory[at], error) &&
-           rank.Load(source, progress, error) && threads.Barrier() && Watched(index) &&
-           rank.Connect(nccl_id_, error) && rank.Tune(error) && threads.Barrier() &&
-           (Size() == 1 || rank.MeasureSums(error)) && threads.Barrier() &&
+           rank.Load(source, progress, error) && threads.Barrier() &&
+           (line_ != nullptr || Watched(index)) && rank.Connect(ids_, error) && Watched(index) &&
+           rank.Tune(error) && threads.Barrier() &&
+           (group_.ranks() == 1 || rank.MeasureSums(error)) && threads.Barrier() &&
+           (index != 0 || line_ == nullptr || ShareTable(error)) && threads.Barrier() &&
            rank.RunBuckets(flights_[0].packed, error) && threads.Barrier() &&
            rank.Record(error) && threads.Barrier();
   }
 
-  // From here on the start is watched as a step is: ranks wait for each other.
+  // From here on the start is watched as a step is: ranks wait for each other. Ranks of
+  // other processes may still load for as long as they like, which only the line watches.
   bool Watched(int rank) {
     if (rank == 0) running_.store(kStarting, std::memory_order_release);
     return true;
+  }
+
+  bool ShareTable(std::string& error) {
+    return line_->ShareTable(*plan_.layout, meeting_.aborted(), meeting_.table, error);
   }
 
   void ReportProgress(size_t index, int64_t done, int64_t total) {
@@ -353,6 +433,14 @@ class GpuRunner::Impl {
     return true;
   }
 
+  bool AllDone(bool& done, std::string& error) {
+    done = true;
+    for (int index = 1; index < Size(); ++index) {
+      done = done && done_[static_cast<size_t>(index)].load(std::memory_order_acquire) > finished_;
+    }
+    return !done || ranks_[0]->Done(finished_ % 2, done, error);
+  }
+
   // A step that does not end is somebody's death: of a GPU, a peer, a link.
   void Watch() {
     uint64_t watched = 0;
@@ -376,7 +464,8 @@ class GpuRunner::Impl {
   GpuPlan plan_;
   std::string notes_;
   std::unique_ptr<GpuSampling> sampling_;
-  std::string nccl_id_;                      // Empty: none between these ranks.
+  std::unique_ptr<GpuLine> line_;            // To the other processes; null: there are none.
+  NcclIds ids_;
   LocalGroup threads_meet_;
   GpuMeeting meeting_;
   std::vector<std::unique_ptr<Comm>> comms_;  // Of the ranks' threads.
@@ -398,6 +487,8 @@ class GpuRunner::Impl {
   std::atomic<uint64_t> running_{0};   // The oldest step's number + 1, kStarting, or 0.
   mutable std::mutex mutex_;           // Of error_ and the ranks' progress.
   std::string error_;
+  std::mutex failure_mutex_;           // Held while the failure is told.
+  std::function<void()> on_failure_;
   std::vector<std::thread> threads_;
   std::mutex watch_mutex_;
   std::condition_variable watch_wake_;
@@ -424,6 +515,8 @@ RunStatus GpuRunner::Start(const StepPlan& plan) { return impl_->Start(plan); }
 RunStatus GpuRunner::Finish(StepResult& result) { return impl_->Finish(result); }
 std::string GpuRunner::error() const { return impl_->error(); }
 void GpuRunner::Abort() { impl_->Abort(); }
+void GpuRunner::OnFailure(std::function<void()> failed) { impl_->OnFailure(std::move(failed)); }
+std::string GpuRunner::Follow() { return impl_->Follow(); }
 const std::string& GpuRunner::notes() const { return impl_->notes(); }
 std::span<const float> GpuRunner::kept_logits(int32_t index) const {
   return impl_->kept_logits(index);

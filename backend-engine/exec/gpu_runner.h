@@ -8,6 +8,10 @@
 // Two steps may be under way: the second is packed, copied and queued while the
 // first one runs, and takes the tokens that it chooses where they are, on the GPU.
 //
+// Several processes, each with as many ranks, may be one engine: all plan alike, and
+// process 0 sends each step to the others, which Follow() (gpu_line.h). A process that
+// is lost fails the others as a rank that fails does.
+//
 // A rank that fails, and a step that takes longer than step_seconds_max, make the
 // group abort: kernels that wait for a peer give up, NCCL is told to, Run()
 // returns kFailed and error() says which rank and why. Nobody waits for it.
@@ -16,6 +20,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -23,11 +28,13 @@
 #include "backend-engine/exec/runner.h"
 #include "backend-engine/model/model_config.h"
 #include "backend-engine/model/tensor_view.h"
+#include "backend-engine/parallel/all_reduce_choice.h"
+#include "backend-engine/parallel/rendezvous.h"
 
 namespace penstock::engine {
 
 struct GpuRunnerOptions {
-  std::vector<int> gpus = {0};   // Of each rank; one GPU several times makes virtual ranks.
+  std::vector<int> gpus = {0};   // Of each rank of this process; one GPU several times makes virtual ranks.
   int32_t block_tokens = 16;     // A power of two.
   int32_t block_count = 0;       // Of the KV pool; 0: as many as there is room for.
   int32_t max_step_tokens = 2048;
@@ -36,6 +43,8 @@ struct GpuRunnerOptions {
   bool graphs = true;            // Of decode steps.
   bool keep_logits = false;      // Compute and keep the logits of every token of a step.
   int32_t step_seconds_max = 120;
+  std::optional<RendezvousOptions> meeting;  // With the other processes; empty: there are none.
+  std::optional<AllReduceWay> sum_by;  // Over ranks; empty: whichever is measured to be the fastest.
   bool pin_threads = true;       // Each rank's thread stays on the CPUs near its GPU.
   std::string sysfs = "/sys";    // Where the kernel says which those are.
   std::function<void(int64_t done, int64_t total)> progress;  // As CpuRunnerOptions'.
@@ -54,6 +63,8 @@ class GpuRunner final : public Runner {
   RunStatus Finish(StepResult& result) override;
   std::string error() const override;
   void Abort() override;
+  void OnFailure(std::function<void()> failed) override;
+  std::string Follow() override;
 
   // What was decided at start, for the log: the memory of each GPU, the way of
   // summing over ranks by size, the graphs. Lines.

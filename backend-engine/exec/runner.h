@@ -3,10 +3,11 @@
 // nothing of requests, queues or HTTP.
 //
 // Threads: Run(), Start(), Finish() and error() are called by the engine thread
-// only, info() by any; a Runner may have rank threads of its own behind them.
+// only, info(), Abort() and OnFailure() by any; a Runner may have rank threads of its own behind them.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -57,9 +58,17 @@ class Runner {
   virtual RunStatus Start(const StepPlan&) { return RunStatus::kFailed; }
   virtual RunStatus Finish(StepResult&) { return RunStatus::kFailed; }
 
-  // Makes a Run() or Finish() that waits (for a peer rank, for a timer) return kFailed
-  // soon. Safe from any thread, any number of times.
+  // Makes a Run(), Finish() or Follow() that waits (for a peer rank, for a timer) return
+  // soon, as failed. Safe from any thread, any number of times.
   virtual void Abort() = 0;
+
+  // `failed` is called where the runner fails, though no step may be under way, on any
+  // thread; error() says why. Empty: nobody wants to know any more.
+  virtual void OnFailure(std::function<void()>) {}
+
+  // Of several processes that are one engine, those that are not the first: computes what
+  // that one plans, until it ends or something fails, and says why. In place of all else.
+  virtual std::string Follow() { return "this runner follows nobody"; }
 };
 
 }  // namespace penstock::engine

@@ -69,11 +69,13 @@ GpuStepShape GpuStepLayout::Pack(const StepInput& input, const GpuSampling& samp
   GpuStepShape shape;
   shape.tokens = static_cast<int32_t>(input.tokens.size());
   shape.rows = static_cast<int32_t>(input.logit_rows.size());
+  shape.sequences = static_cast<int32_t>(input.sequences.size());
   shape.table_entries = static_cast<int64_t>(input.block_table.size());
   shape.bias_entries = static_cast<int64_t>(sampling.biases().size());
   shape.history_entries = static_cast<int64_t>(sampling.history().size());
   for (const AwaitedToken& awaited : input.awaited) {
     to.awaited[shape.awaited++] = {awaited.token, awaited.sample};
+    shape.awaited_rows = std::max(shape.awaited_rows, awaited.sample + 1);
   }
   shape.awaited_history = static_cast<int32_t>(sampling.awaited().size());
   Put(sampling.awaited(), to.awaited_history);
@@ -122,7 +124,7 @@ void GpuStepLayout::Pad(int32_t first, GpuStepShape& shape, GpuStepMemory& to) c
     to.decodes[i] = i;
     to.logit_rows[i] = i;
   }
-  shape.tokens = shape.rows = shape.decodes = shape.bucket;
+  shape.tokens = shape.rows = shape.sequences = shape.decodes = shape.bucket;
 }
 
 cuda::GpuError GpuStepLayout::Copy(const GpuStepShape& shape, const std::byte* host,

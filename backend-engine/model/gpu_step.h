@@ -27,12 +27,14 @@ struct GpuStepLimits {
 struct GpuStepShape {
   int32_t tokens = 0;
   int32_t rows = 0;
+  int32_t sequences = 0;
   int32_t decodes = 0;
   int32_t tiles = 0;
   int32_t bucket = 0;        // Padded to this: 0 where it is no decode step, or not padded.
   bool picks = false;        // Rows are not simply all tokens in their order.
   int32_t awaited = 0;          // Tokens that the step before chooses,
   int32_t awaited_history = 0;  // and places of histories that they take, too.
+  int32_t awaited_rows = 0;     // The awaited are among so many samples of that step.
   int64_t table_entries = 0;
   int64_t bias_entries = 0;
   int64_t history_entries = 0;
@@ -64,6 +66,8 @@ class GpuStepLayout {
   int64_t bytes() const { return bytes_; }
   int64_t biases_max() const { return biases_max_; }
   int64_t history_max() const { return history_max_; }
+  int64_t tiles_max() const { return tiles_max_; }
+  const GpuStepLimits& limits() const { return limits_; }
 
   GpuStepMemory At(std::byte* memory) const;
 

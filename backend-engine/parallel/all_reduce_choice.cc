@@ -50,6 +50,14 @@ AllReduceWay AllReduceTable::Best(int64_t bytes) const {
   return BestOf(rows_.back());
 }
 
+std::vector<AllReduceTable::Entry> AllReduceTable::entries() const {
+  std::vector<Entry> all;
+  for (const Row& row : rows_) {
+    for (const auto& [way, microseconds] : row.times) all.push_back({row.bytes, way, microseconds});
+  }
+  return all;
+}
+
 std::string AllReduceTable::Text() const {
   std::string text;
   for (const Row& row : rows_) {

@@ -33,6 +33,14 @@ class AllReduceTable {
   // largest one; the first added of equals. Without measurements: kOneShot.
   AllReduceWay Best(int64_t bytes) const;
 
+  // What was added, for ranks elsewhere to add it, too.
+  struct Entry {
+    int64_t bytes;
+    AllReduceWay way;
+    double microseconds;
+  };
+  std::vector<Entry> entries() const;
+
   // One line a size: "8 KiB: one_shot 2.5, two_shot 4.1, nccl 6.7 us -> one_shot".
   std::string Text() const;
 

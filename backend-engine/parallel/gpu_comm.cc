@@ -1,7 +1,6 @@
 #include "backend-engine/parallel/gpu_comm.h"
 
 #include <atomic>
-#include <utility>
 
 namespace penstock::engine {
 
@@ -31,9 +30,9 @@ void GpuMeeting::Abort() {
   if (abort_ != nullptr) std::atomic_ref(*abort_).store(1, std::memory_order_release);
 }
 
-GpuComm::GpuComm(GpuMeeting& meeting, int rank, uint32_t* meetings, LibrarySum library,
+GpuComm::GpuComm(GpuMeeting& meeting, int rank, uint32_t* meetings, const GpuLibrary& library,
                  int32_t blocks_max)
-    : meeting_(meeting), library_(std::move(library)) {
+    : meeting_(meeting), library_(library) {
   group_.rank = rank;
   group_.blocks_max = blocks_max;
   group_.size = static_cast<int32_t>(meeting.memory_.size());
@@ -48,29 +47,67 @@ cuda::GpuError GpuComm::SumAndNorm(int buffer, const cuda::RmsNormCall& norm,
   return SumAndNormBy(meeting_.table.Best(bytes), buffer, norm, stream);
 }
 
+std::vector<AllReduceWay> GpuComm::Ways() const {
+  return WaysFor({std::vector<int>(static_cast<size_t>(library_.processes), size()), true,
+                  library_.all != nullptr});
+}
+
 cuda::GpuError GpuComm::SumAndNormBy(AllReduceWay way, int buffer, const cuda::RmsNormCall& norm,
                                      cuda::Stream stream) {
-  if (size() == 1) return cuda::RmsNorm(norm, stream);
+  const bool alone = library_.processes == 1;
+  if (alone && size() == 1) return cuda::RmsNorm(norm, stream);
   const int64_t count = int64_t{norm.token_count} * norm.width;
-  cuda::GpuError error = cuda::kGpuOk;
+  cuda::GpuError error = cuda::kGpuInvalid;
   switch (way) {
     case AllReduceWay::kOneShot:
-      return cuda::PeerSumAndNorm(group_, buffer, norm, stream);
+      return alone ? cuda::PeerSumAndNorm(group_, buffer, norm, stream) : error;
     case AllReduceWay::kTwoShot:
-      error = cuda::PeerSum(group_, buffer, count, stream);
+      if (alone) error = cuda::PeerSum(group_, buffer, count, stream);
       break;
     case AllReduceWay::kNccl:
-      if (!library_ || !library_(group_.of[rank()].branch[buffer], count)) {
-        return cuda::kGpuInvalid;
+      if (library_.all != nullptr &&
+          library_.all->AllReduceSumBf16(group_.of[rank()].branch[buffer], count)) {
+        error = cuda::kGpuOk;
       }
       break;
-    case AllReduceWay::kHierarchical: return cuda::kGpuInvalid;  // Ranks of one process, one host.
+    case AllReduceWay::kHierarchical:
+      if (!alone) error = SumByProcesses(buffer, count, stream);
+      break;
   }
   return error != cuda::kGpuOk ? error : cuda::RmsNorm(norm, stream);
 }
 
+// A part is the same numbers on every counterpart, as processes have as many ranks.
+cuda::GpuError GpuComm::SumByProcesses(int buffer, int64_t count, cuda::Stream stream) {
+  const cuda::GpuError summed = cuda::PeerSumParts(group_, buffer, count, stream);
+  if (summed != cuda::kGpuOk) return summed;
+  const cuda::PeerPart part = cuda::PartOf(group_.rank, group_.size, count);
+  if (part.count > 0 && !library_.counterparts->AllReduceSumBf16(
+                            group_.of[rank()].branch[buffer] + part.first, part.count)) {
+    return cuda::kGpuInvalid;
+  }
+  return cuda::PeerTakeParts(group_, buffer, count, stream);
+}
+
+cuda::GpuError GpuComm::ShareSampled(cuda::SampledRow* sampled, int32_t count) {
+  if (library_.processes == 1 || rank() != 0 || count == 0) return cuda::kGpuOk;
+  static_assert(sizeof(cuda::SampledRow) % sizeof(float) == 0);
+  // Bits, that nobody adds up.
+  const auto words = int64_t{count} * static_cast<int64_t>(sizeof(cuda::SampledRow) / sizeof(float));
+  return library_.counterparts->Broadcast(reinterpret_cast<float*>(sampled), words, 0)
+             ? cuda::kGpuOk
+             : cuda::kGpuInvalid;
+}
+
 cuda::GpuError GpuComm::GatherLogits(int64_t count, float* all, cuda::Stream stream) {
-  return size() == 1 ? cuda::kGpuOk : cuda::PeerGather(group_, count, all, stream);
+  if (size() > 1) {
+    const cuda::GpuError error = cuda::PeerGather(group_, count, all, stream);
+    if (error != cuda::kGpuOk) return error;
+  }
+  if (library_.processes == 1 || rank() != 0) return cuda::kGpuOk;
+  const float* mine = size() > 1 ? all : group_.of[0].logits;
+  return library_.counterparts->Gather(mine, count * size(), all) ? cuda::kGpuOk
+                                                                  : cuda::kGpuInvalid;
 }
 
 }  // namespace penstock::engine

@@ -171,6 +171,30 @@ bool NcclComm::AllGather(const float* mine, int64_t count, float* all) {
   });
 }
 
+bool NcclComm::Gather(const float* mine, int64_t count, float* all) {
+  const auto numbers = static_cast<size_t>(count);
+  if (rank() == 0) {
+    if (all == nullptr) return false;
+    if (mine != all && cuda::CopyOnGpu(all, mine, count * int64_t{sizeof(float)},
+                                       state_->stream()) != cuda::kGpuOk) {
+      return false;
+    }
+  }
+  return size() == 1 || state_->Finish([&](ncclComm_t comm) {
+    const auto failed = [](ncclResult_t result) {
+      return result != ncclSuccess && result != ncclInProgress;
+    };
+    ncclResult_t result = ncclGroupStart();
+    if (failed(result)) return result;
+    if (rank() != 0) result = ncclSend(mine, numbers, ncclFloat32, 0, comm, state_->stream());
+    for (int other = 1; rank() == 0 && other < size() && !failed(result); ++other) {
+      result = ncclRecv(all + other * count, numbers, ncclFloat32, other, comm, state_->stream());
+    }
+    const ncclResult_t ended = ncclGroupEnd();
+    return failed(result) ? result : ended;
+  });
+}
+
 bool NcclComm::Broadcast(float* values, int64_t count, int root) {
   return state_->Finish([&](ncclComm_t comm) {
     return ncclBroadcast(values, values, static_cast<size_t>(count), ncclFloat32, root, comm,

@@ -6,6 +6,8 @@
 // (a watchdog, another rank that failed) ends every such wait and every kernel
 // that runs. After that the object only says false.
 //
+// The emulated GPU has a twin of it (nccl_emulated.cc) among processes of one machine.
+//
 // Ranks find each other by an id of kIdBytes bytes that one of them makes and all
 // are given: through memory between threads, in a file or an environment
 // variable between machines. NCCL_SOCKET_IFNAME chooses the network.
@@ -24,7 +26,7 @@ class NcclComm final : public Comm {
  public:
   static constexpr size_t kIdBytes = 128;
 
-  // Whether this program has NCCL at all: the emulated GPU has none.
+  // Whether this program has NCCL at all.
   static bool Available();
 
   static bool NewId(std::string& id, std::string& error);
@@ -40,6 +42,9 @@ class NcclComm final : public Comm {
   int rank() const override;
   int size() const override;
   bool AllReduceSum(float* values, int64_t count) override;
+  // On rank 0, all[rank * count + i] becomes that rank's mine[i]; `mine` may be its own
+  // part of `all`. The others need no `all`.
+  bool Gather(const float* mine, int64_t count, float* all);
   // REQUIRES: `all` is not null: NCCL writes on every rank.
   bool AllGather(const float* mine, int64_t count, float* all) override;
   bool Broadcast(float* values, int64_t count, int root) override;

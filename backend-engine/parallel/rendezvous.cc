@@ -1,139 +1,74 @@
-// Messages have a fixed size and begin with a magic number, which also tells other
-// programs' bytes and another version's apart. A star: process 0 has a connection
-// to each other one; it hears of every death and passes it on.
+// A star: process 0 has a connection to each other one; it hears of every death
+// and passes it on. frames.h says what goes over it.
 #include "backend-engine/parallel/rendezvous.h"
 
-#include <arpa/inet.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <chrono>
+#include <condition_variable>
 #include <cstring>
+#include <deque>
 #include <mutex>
 #include <thread>
 #include <type_traits>
 #include <utility>
-#include <vector>
+
+#include "backend-engine/parallel/frames.h"
 
 namespace penstock::engine {
 namespace {
 
-constexpr uint64_t kMagic = 0x315652544e45500a;  // Counts versions of the messages, too.
 constexpr int kTickMs = 100;
 constexpr int kStrangersMax = 16;  // Connections at once that have not said who they are.
+constexpr size_t kTextMax = 2048;  // Of a reason.
+
+enum Word : uint32_t { kHello = 1, kWelcome, kRefused, kAlive, kLost, kMessage };
 
 struct Hello {
-  uint64_t magic = kMagic;
   int32_t index = 0, size = 0;
+  int64_t offer = 0;
   char facts[kRendezvousFactsMax + 1] = {};
 };
-enum class Word : uint32_t { kWelcome = 1, kRefused, kAlive, kLost };
-struct Message {
-  uint64_t magic = kMagic;
-  Word word = Word::kAlive;
-  uint32_t id_bytes = 0;
-  char text[kRendezvousFactsMax + 1] = {};
-  char id[kRendezvousIdMax] = {};
+struct Welcome {  // And the id after it.
+  int64_t agreed = 0;
 };
-static_assert(std::is_trivially_copyable_v<Hello> && std::is_trivially_copyable_v<Message>);
+static_assert(std::is_trivially_copyable_v<Hello> && std::is_trivially_copyable_v<Welcome>);
 
 using Clock = std::chrono::steady_clock;
 double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-template <size_t kSize>
-void Put(const std::string& text, char (&to)[kSize]) {
-  std::memcpy(to, text.data(), std::min(text.size(), kSize - 1));
-}
-template <size_t kSize>
-std::string Get(const char (&from)[kSize]) {
-  return std::string(from, strnlen(from, kSize));
+template <typename T>
+void Append(const T& value, std::vector<std::byte>& to) {
+  const auto bytes = std::as_bytes(std::span(&value, 1));
+  to.insert(to.end(), bytes.begin(), bytes.end());
 }
 
-bool ParseAddress(const std::string& text, sockaddr_in& address) {
-  const size_t colon = text.rfind(':');
-  if (colon == std::string::npos) return false;
-  uint16_t port = 0;
-  const char* end = text.data() + text.size();
-  const auto [stop, failed] = std::from_chars(text.data() + colon + 1, end, port);
-  if (failed != std::errc() || stop != end || port == 0) return false;
-  address = {};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(port);
-  return inet_pton(AF_INET, text.substr(0, colon).c_str(), &address.sin_addr) == 1;
-}
-
-class Socket {
- public:
-  explicit Socket(int file = -1) : file_(file) {}
-  Socket(Socket&& other) noexcept : file_(std::exchange(other.file_, -1)) {}
-  Socket& operator=(Socket&& other) noexcept {
-    std::swap(file_, other.file_);
-    return *this;
-  }
-  ~Socket() {
-    if (file_ >= 0) close(file_);
-  }
-  int file() const { return file_; }
-
- private:
-  int file_;
-};
-
-Socket NewSocket() {
-  Socket made(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  const int on = 1;
-  if (made.file() >= 0) setsockopt(made.file(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  return made;
-}
-
-// A connection to another process, and what has come of its next message.
-struct Peer {
-  Socket socket;
-  int index = -1;  // Not known before its Hello.
-  Clock::time_point heard = Clock::now();
-  size_t got = 0;
-  char bytes[sizeof(Message) > sizeof(Hello) ? sizeof(Message) : sizeof(Hello)] = {};
-
-  enum class Read { kNothing, kWhole, kEnded };
-  template <typename T>
-  Read Take(T& message) {
-    while (got < sizeof message) {
-      const ssize_t count = recv(socket.file(), bytes + got, sizeof message - got, 0);
-      if (count == 0) return Read::kEnded;
-      if (count < 0 && errno == EINTR) continue;
-      if (count < 0) return errno == EAGAIN ? Read::kNothing : Read::kEnded;
-      got += static_cast<size_t>(count);
-    }
-    std::memcpy(&message, bytes, sizeof message);
-    got = 0;
-    return message.magic == kMagic ? Read::kWhole : Read::kEnded;
-  }
-
-  // Small messages fit into the socket's own buffer, or the peer has stopped reading.
-  template <typename T>
-  bool Send(const T& message) {
-    return send(socket.file(), &message, sizeof message, MSG_NOSIGNAL) ==
-           static_cast<ssize_t>(sizeof message);
-  }
-};
-
-Message Says(Word word, const std::string& text) {
-  Message message;
-  message.word = word;
-  Put(text, message.text);
-  return message;
+std::string TextOf(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
 std::string Name(int index) { return "process " + std::to_string(index); }
+
+// A connection to another process.
+struct Peer {
+  using Read = FrameSocket::Read;
+
+  FrameSocket socket;
+  std::string from;  // Its address, as the system has it.
+  int index = -1;    // Not known before its Hello.
+  int64_t offer = 0;
+  Clock::time_point heard = Clock::now();
+  uint32_t word = 0;
+  std::vector<std::byte> bytes;  // Of the frame that Take() has seen whole.
+
+  Read Take(size_t bytes_max) { return socket.Take(bytes_max, word, bytes); }
+};
+
+bool AtOnce() { return true; }  // Gives up: for what fits into a socket's own buffer.
 
 }  // namespace
 
@@ -145,7 +80,7 @@ bool CheckRendezvous(const RendezvousOptions& options, std::string& error) {
   } else if (options.index < 0 || options.index >= options.size) {
     error = "process " + std::to_string(options.index) + " of " + std::to_string(options.size) +
             "; they are counted from 0";
-  } else if (!ParseAddress(options.address, address)) {
+  } else if (!ParseInetAddress(options.address, address)) {
     error = "'" + options.address +
             "' is no address to meet at; an IPv4 address and a port are, like 10.0.0.1:7100";
   } else if (options.facts.size() > kRendezvousFactsMax ||
@@ -163,8 +98,8 @@ bool CheckRendezvous(const RendezvousOptions& options, std::string& error) {
 class Rendezvous::State {
  public:
   State(const RendezvousOptions& options, const std::atomic<bool>& stop)
-      : options_(options), stop_(stop) {
-    (void)ParseAddress(options.address, address_);
+      : options_(options), stop_(stop), agreed_(options.offer) {
+    (void)ParseInetAddress(options.address, address_);
   }
   ~State() {
     leaving_ = true;
@@ -178,11 +113,48 @@ class Rendezvous::State {
     return true;
   }
 
+  int64_t agreed() const { return agreed_; }
+
   bool Healthy(std::string& error) const {
     const std::lock_guard lock(mutex_);
     if (lost_.empty()) return true;
     error = lost_;
     return false;
+  }
+
+  void OnLost(std::function<void(const std::string&)> lost) {
+    std::string why;
+    {
+      const std::lock_guard lock(mutex_);
+      if (lost_.empty()) {
+        on_lost_ = std::move(lost);
+        return;
+      }
+      why = lost_;
+    }
+    lost(why);
+  }
+
+  bool Send(std::span<const std::byte> message) {
+    const std::lock_guard sending(sending_);
+    const auto give_up = [this] { return leaving_ || IsLost(); };
+    for (Peer& peer : peers_) {
+      // A connection that broke is heard of by the thread of the line, which says so to all.
+      if (give_up() || !peer.socket.Send(kMessage, message, give_up)) return false;
+    }
+    return true;
+  }
+
+  Received Receive(std::vector<std::byte>& message, double seconds) {
+    std::unique_lock lock(mutex_);
+    come_.wait_for(lock, std::chrono::duration<double>(seconds),
+                   [this] { return !messages_.empty() || !lost_.empty(); });
+    // What was sent before the end is not done either: the end comes first.
+    if (!lost_.empty()) return Received::kLost;
+    if (messages_.empty()) return Received::kNothing;
+    message.swap(messages_.front());
+    messages_.pop_front();
+    return Received::kMessage;
   }
 
  private:
@@ -191,7 +163,8 @@ class Rendezvous::State {
       error = "stopped while waiting for other processes";
     } else if (SecondsSince(began_) > options_.timeout_seconds) {
       error = "not all processes met at " + options_.address + " within " +
-              std::to_string(static_cast<int>(options_.timeout_seconds)) + " s" + Missing();
+              std::to_string(static_cast<int>(options_.timeout_seconds)) + " s" +
+              (options_.index == 0 ? "; missing:" + Missing() : "");
     } else {
       return true;
     }
@@ -199,8 +172,7 @@ class Rendezvous::State {
   }
 
   std::string Missing() const {
-    if (options_.index != 0) return "";
-    std::string text = "; missing:";
+    std::string text;
     for (int index = 1; index < options_.size; ++index) {
       if (!Has(index)) text += " " + std::to_string(index);
     }
@@ -212,18 +184,19 @@ class Rendezvous::State {
                        [index](const Peer& peer) { return peer.index == index; });
   }
 
+  void Note(const std::string& text) const {
+    if (options_.note) options_.note(text);
+  }
+
   // --- process 0
 
   bool Gather(const std::string& id, std::string& error) {
-    const Socket door = NewSocket();
-    const int on = 1;
-    setsockopt(door.file(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    const auto* address = reinterpret_cast<const sockaddr*>(&address_);
-    if (door.file() < 0 || bind(door.file(), address, sizeof address_) != 0 ||
-        listen(door.file(), kRendezvousMax) != 0) {
+    const FrameSocket door = FrameSocket::ListenAt(address_, kRendezvousMax);
+    if (!door.open()) {
       error = "cannot listen at " + options_.address + ": " + std::strerror(errno);
       return false;
     }
+    Note("waiting at " + options_.address + " for processes" + Missing());
     while (peers_.size() + 1 < static_cast<size_t>(options_.size)) {
       if (!Waits(error)) return Refuse(error);
       std::vector<pollfd> polled = {{door.file(), POLLIN, 0}};
@@ -232,22 +205,28 @@ class Rendezvous::State {
       (void)poll(polled.data(), polled.size(), kTickMs);
       if (!TakeStrangers(error)) return Refuse(error);
       for (Peer& peer : peers_) {
-        Message unexpected;
-        if (peer.Take(unexpected) == Peer::Read::kNothing) continue;
+        if (peer.Take(0) == Peer::Read::kNothing) continue;
         error = Name(peer.index) + " has left while the others were waited for";
         return Refuse(error);
       }
       while (strangers_.size() < kStrangersMax) {
-        Socket come(accept4(door.file(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-        if (come.file() < 0) break;
-        strangers_.push_back({.socket = std::move(come)});
+        sockaddr_in from{};
+        FrameSocket come = door.Accept(&from);
+        if (!come.open()) break;
+        strangers_.push_back({.socket = std::move(come), .from = engine::TextOf(from)});
       }
     }
-    Message welcome = Says(Word::kWelcome, "");
-    welcome.id_bytes = static_cast<uint32_t>(id.size());
-    std::memcpy(welcome.id, id.data(), id.size());
+    return WelcomeAll(id, error);
+  }
+
+  bool WelcomeAll(const std::string& id, std::string& error) {
+    for (const Peer& peer : peers_) agreed_ = std::min(agreed_, peer.offer);
+    std::vector<std::byte> welcome;
+    Append(Welcome{agreed_}, welcome);
+    const auto bytes = std::as_bytes(std::span(id));
+    welcome.insert(welcome.end(), bytes.begin(), bytes.end());
     for (Peer& peer : peers_) {
-      if (peer.Send(welcome)) continue;
+      if (peer.socket.Send(kWelcome, welcome, AtOnce)) continue;
       error = Name(peer.index) + " has left as the group began";
       return Refuse(error);
     }
@@ -255,7 +234,7 @@ class Rendezvous::State {
   }
 
   bool Refuse(const std::string& why) {
-    for (Peer& peer : peers_) (void)peer.Send(Says(Word::kRefused, why));
+    for (Peer& peer : peers_) (void)peer.socket.Send(kRefused, why, AtOnce);
     return false;
   }
 
@@ -263,8 +242,7 @@ class Rendezvous::State {
   // so is who says nothing at all. False: one that belongs to us does not fit.
   bool TakeStrangers(std::string& error) {
     for (size_t i = 0; i < strangers_.size();) {
-      Hello hello;
-      const Peer::Read read = strangers_[i].Take(hello);
+      const Peer::Read read = strangers_[i].Take(sizeof(Hello));
       const bool silent = SecondsSince(strangers_[i].heard) > options_.silence_seconds;
       if (read == Peer::Read::kNothing && !silent) {
         ++i;
@@ -272,19 +250,39 @@ class Rendezvous::State {
       }
       Peer peer = std::move(strangers_[i]);
       strangers_.erase(strangers_.begin() + static_cast<std::ptrdiff_t>(i));
-      if (read != Peer::Read::kWhole) continue;
+      if (read != Peer::Read::kWhole || peer.word != kHello || peer.bytes.size() != sizeof(Hello)) {
+        TurnAway(peer, read == Peer::Read::kNothing);
+        continue;
+      }
+      Hello hello;
+      std::memcpy(&hello, peer.bytes.data(), sizeof hello);
       if (!Fits(hello, error)) {
-        (void)peer.Send(Says(Word::kRefused, error));
+        (void)peer.socket.Send(kRefused, error, AtOnce);
         return false;
       }
       peer.index = hello.index;
+      peer.offer = hello.offer;
+      const std::string from = peer.from;
       peers_.push_back(std::move(peer));
+      const std::string missing = Missing();
+      Note(Name(hello.index) + " has come from " + from +
+           (missing.empty() ? "; all are here" : "; missing:" + missing));
     }
     return true;
   }
 
+  void TurnAway(const Peer& peer, bool silent) const {
+    Note(peer.from + " was turned away: " +
+         (silent ? "it did not say who it is within " +
+                       std::to_string(static_cast<int>(options_.silence_seconds)) + " s"
+                 : "it does not speak as a process of this group does (another program, or "
+                   "another version of penstock-engine)"));
+    peer.socket.EndPlainly("penstock-engine: processes of one engine meet here, of the same "
+                          "version; the API is at --listen of process 0\n");
+  }
+
   bool Fits(const Hello& hello, std::string& error) const {
-    const std::string facts = Get(hello.facts);
+    const std::string facts(hello.facts, strnlen(hello.facts, sizeof hello.facts));
     if (hello.size != options_.size) {
       error = "one process counts " + std::to_string(hello.size) + " in the group, process 0 " +
               std::to_string(options_.size);
@@ -302,52 +300,42 @@ class Rendezvous::State {
   // --- the others
 
   bool Come(std::string& id, std::string& error) {
+    Note("looking for process 0 at " + options_.address);
     Peer first;
-    while (!Connect(first)) {
+    while (!(first.socket = FrameSocket::Dial(address_, 10 * kTickMs)).open()) {
       if (!Waits(error)) return false;
+      (void)poll(nullptr, 0, kTickMs);  // Nobody is hammered.
     }
     Hello hello;
     hello.index = options_.index;
     hello.size = options_.size;
-    Put(options_.facts, hello.facts);
-    Message answer;
-    for (Peer::Read read = first.Send(hello) ? Peer::Read::kNothing : Peer::Read::kEnded;
-         read != Peer::Read::kWhole; read = first.Take(answer)) {
-      if (read == Peer::Read::kEnded) {
-        error = "process 0 at " + options_.address + " has ended before the group was complete, "
-                "or is not one of us";
+    hello.offer = options_.offer;
+    std::memcpy(hello.facts, options_.facts.data(), options_.facts.size());
+    const bool said = first.socket.Send(kHello, std::as_bytes(std::span(&hello, 1)), AtOnce);
+    for (Peer::Read read = said ? Peer::Read::kNothing : Peer::Read::kEnded;
+         read != Peer::Read::kWhole; read = first.Take(sizeof(Welcome) + kRendezvousIdMax)) {
+      if (read != Peer::Read::kNothing) {
+        error = "process 0 at " + options_.address +
+                (read == Peer::Read::kEnded
+                     ? " has ended before the group was complete, or is not one of us"
+                     : " is another program, or another version of penstock-engine");
         return false;
       }
       if (!Waits(error)) return false;
       pollfd polled{first.socket.file(), POLLIN, 0};
       (void)poll(&polled, 1, kTickMs);
     }
-    if (answer.word != Word::kWelcome || answer.id_bytes > kRendezvousIdMax) {
-      error = Get(answer.text);
+    if (first.word != kWelcome || first.bytes.size() < sizeof(Welcome)) {
+      error = TextOf(std::span(first.bytes).first(std::min(first.bytes.size(), kTextMax)));
       return false;
     }
-    id.assign(answer.id, answer.id_bytes);
+    Welcome welcome;
+    std::memcpy(&welcome, first.bytes.data(), sizeof welcome);
+    agreed_ = welcome.agreed;
+    id = TextOf(std::span(first.bytes).subspan(sizeof welcome));
     first.index = 0;
     peers_.push_back(std::move(first));
     return true;
-  }
-
-  // One try; what fails takes a tick, so that nobody is hammered.
-  bool Connect(Peer& peer) const {
-    peer.socket = NewSocket();
-    const auto* address = reinterpret_cast<const sockaddr*>(&address_);
-    int failed = connect(peer.socket.file(), address, sizeof address_) == 0 ? 0 : errno;
-    if (failed == EINPROGRESS) {
-      pollfd polled{peer.socket.file(), POLLOUT, 0};
-      socklen_t size = sizeof failed;
-      failed = ETIMEDOUT;
-      if (poll(&polled, 1, 10 * kTickMs) == 1) {
-        getsockopt(peer.socket.file(), SOL_SOCKET, SO_ERROR, &failed, &size);
-      }
-    }
-    if (failed == 0) return true;
-    (void)poll(nullptr, 0, kTickMs);
-    return false;
   }
 
   // --- the line of life
@@ -363,17 +351,26 @@ class Rendezvous::State {
       }
       if (SecondsSince(spoke) < options_.silence_seconds / 4) continue;
       spoke = Clock::now();
-      for (Peer& peer : peers_) (void)peer.Send(Says(Word::kAlive, ""));
+      // Whoever is being sent a message hears from us anyway.
+      const std::unique_lock sending(sending_, std::try_to_lock);
+      for (Peer& peer : peers_) {
+        if (sending && peer.socket.HasRoom()) (void)peer.socket.Send(kAlive, "", AtOnce);
+      }
     }
   }
 
   bool Hear(Peer& peer) {
+    const size_t bytes_max =
+        options_.index == 0 ? kTextMax : std::max(kTextMax, options_.message_bytes_max);
     while (true) {
-      Message message;
-      const Peer::Read read = peer.Take(message);
+      const Peer::Read read = peer.Take(bytes_max);
       if (read == Peer::Read::kNothing) break;
       if (read == Peer::Read::kEnded) return Lose(Name(peer.index) + " has ended");
-      if (message.word == Word::kLost) return Lose(Get(message.text));
+      if (read != Peer::Read::kWhole) {
+        return Lose(Name(peer.index) + " says what no process of this group would");
+      }
+      if (peer.word == kLost) return Lose(TextOf(peer.bytes));
+      if (peer.word == kMessage && !Put(peer)) return false;
       peer.heard = Clock::now();
     }
     if (SecondsSince(peer.heard) <= options_.silence_seconds) return true;
@@ -381,22 +378,55 @@ class Rendezvous::State {
                 std::to_string(static_cast<int>(options_.silence_seconds)) + " s");
   }
 
-  bool Lose(const std::string& why) {
-    for (Peer& peer : peers_) (void)peer.Send(Says(Word::kLost, why));
+  bool Put(Peer& peer) {
+    if (options_.index == 0) return Lose(Name(peer.index) + " gives orders, as only process 0 may");
+    {
+      const std::lock_guard lock(mutex_);
+      if (messages_.size() < kRendezvousMessagesMax) {
+        messages_.push_back(std::exchange(peer.bytes, {}));
+        come_.notify_one();
+        return true;
+      }
+    }
+    return Lose("process 0 has sent more than " + std::to_string(kRendezvousMessagesMax) +
+                " messages that nobody took");
+  }
+
+  bool IsLost() const {
     const std::lock_guard lock(mutex_);
-    lost_ = why;
+    return !lost_.empty();
+  }
+
+  bool Lose(const std::string& why) {
+    std::function<void(const std::string&)> on_lost;
+    {
+      const std::lock_guard lock(mutex_);
+      lost_ = why;
+      on_lost = std::move(on_lost_);
+      come_.notify_one();
+    }
+    {
+      const std::lock_guard sending(sending_);  // Whoever sends gives up now.
+      for (Peer& peer : peers_) (void)peer.socket.Send(kLost, why, AtOnce);
+    }
+    if (on_lost) on_lost(why);
     return false;
   }
 
   const RendezvousOptions options_;
   const std::atomic<bool>& stop_;
   const Clock::time_point began_ = Clock::now();
+  int64_t agreed_;
   sockaddr_in address_{};
   std::vector<Peer> strangers_;  // Have not said who they are.
   std::vector<Peer> peers_;      // Process 0: all others; they: process 0.
   std::thread thread_;
   std::atomic<bool> leaving_{false};
-  mutable std::mutex mutex_;
+  std::mutex sending_;           // Of every peer's way out, once the line is kept.
+  mutable std::mutex mutex_;     // Of what follows.
+  std::condition_variable come_;
+  std::deque<std::vector<std::byte>> messages_;
+  std::function<void(const std::string&)> on_lost_;
   std::string lost_;
 };
 
@@ -414,6 +444,14 @@ std::unique_ptr<Rendezvous> Rendezvous::Meet(const RendezvousOptions& options, s
 
 Rendezvous::Rendezvous(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Rendezvous::~Rendezvous() = default;
+int64_t Rendezvous::agreed() const { return state_->agreed(); }
 bool Rendezvous::Healthy(std::string& error) const { return state_->Healthy(error); }
+void Rendezvous::OnLost(std::function<void(const std::string&)> lost) {
+  state_->OnLost(std::move(lost));
+}
+bool Rendezvous::Send(std::span<const std::byte> message) { return state_->Send(message); }
+Rendezvous::Received Rendezvous::Receive(std::vector<std::byte>& message, double seconds) {
+  return state_->Receive(message, seconds);
+}
 
 }  // namespace penstock::engine

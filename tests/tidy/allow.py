@@ -10,7 +10,6 @@ FUNCTION_LINES = {}
 # path: why no test includes its header or stands in its place.
 UNTESTED = {
     "backend-engine/exec/absent_device.cc": "device_choice_test asks it, in a build without CUDA",
-    "backend-engine/parallel/nccl_absent.cc": "says that there is no NCCL; gpu_runner_test runs with it",
     "backend-engine/parallel/nccl_comm.cc": "needs a GPU: tests/gpu/check runs it there",
     "backend-engine/api/serve.cc": "engine_api_test starts, asks and stops the process that it makes",
     "proxy/net/uv_dialer.cc": "loop_test dials real sockets through it",

@@ -64,31 +64,59 @@ __global__ void __launch_bounds__(kBlockThreadsMax)
 
 // Rank r adds up vectors [r * each, (r + 1) * each); of any part, thread t of the
 // grid has vectors t, t + threads of the grid, ... in both phases.
-__global__ void __launch_bounds__(kThreads)
-    PeerSumKernel(PeerGroup group, int buffer, int64_t vectors) {
-  const int64_t each = (vectors + group.size - 1) / group.size;
-  const int64_t first = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  const int64_t step = int64_t{gridDim.x} * kThreads;
+__device__ __forceinline__ int64_t VectorsEach(const PeerGroup& group, int64_t vectors) {
+  return (vectors + group.size - 1) / group.size;
+}
+__device__ __forceinline__ int64_t FirstVector() {
+  return int64_t{blockIdx.x} * kThreads + threadIdx.x;
+}
+
+__device__ __forceinline__ void SumPart(const PeerGroup& group, int buffer, int64_t vectors) {
+  const int64_t each = VectorsEach(group, vectors);
   Bf16* mine = group.of[group.rank].branch[buffer];
-  Meet(group);
-  for (int64_t i = first; i < each; i += step) {
+  for (int64_t i = FirstVector(); i < each; i += int64_t{gridDim.x} * kThreads) {
     const int64_t at = group.rank * each + i;
     if (at >= vectors) break;
     float numbers[kVector];
     SumPeers(group, buffer, at * kVector, numbers);
     StoreBf16(mine + at * kVector, numbers);
   }
-  Meet(group);
+}
+
+__device__ __forceinline__ void TakeParts(const PeerGroup& group, int buffer, int64_t vectors) {
+  const int64_t each = VectorsEach(group, vectors);
+  Bf16* mine = group.of[group.rank].branch[buffer];
   for (int other = 1; other < group.size; ++other) {
     // Everybody begins with another one's memory.
     const int rank = (group.rank + other) % group.size;
     const auto* from = reinterpret_cast<const uint4*>(group.of[rank].branch[buffer]);
-    for (int64_t i = first; i < each; i += step) {
+    for (int64_t i = FirstVector(); i < each; i += int64_t{gridDim.x} * kThreads) {
       const int64_t at = rank * each + i;
       if (at >= vectors) break;
       reinterpret_cast<uint4*>(mine)[at] = from[at];
     }
   }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    PeerSumKernel(PeerGroup group, int buffer, int64_t vectors) {
+  Meet(group);
+  SumPart(group, buffer, vectors);
+  Meet(group);
+  TakeParts(group, buffer, vectors);
+}
+
+// The halves apart: a kernel's end does for what a block wrote before the next kernel's
+// meeting what the meeting of the same block does within one.
+__global__ void __launch_bounds__(kThreads)
+    PeerSumPartsKernel(PeerGroup group, int buffer, int64_t vectors) {
+  Meet(group);
+  SumPart(group, buffer, vectors);
+}
+__global__ void __launch_bounds__(kThreads)
+    PeerTakePartsKernel(PeerGroup group, int buffer, int64_t vectors) {
+  Meet(group);
+  TakeParts(group, buffer, vectors);
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -138,12 +166,25 @@ GpuError PeerSumAndNorm(const PeerGroup& group, int buffer, const RmsNormCall& n
                 stream, group, buffer, norm);
 }
 
-GpuError PeerSum(const PeerGroup& group, int buffer, int64_t count, Stream stream) {
+namespace {
+GpuError LaunchSum(void (*kernel)(PeerGroup, int, int64_t), const PeerGroup& group, int buffer,
+                   int64_t count, Stream stream) {
   if (!Takes(group, buffer) || count < 0 || count % kVector != 0) return kGpuInvalid;
   if (count == 0) return kGpuOk;
   const int64_t vectors = count / kVector;
-  return Launch(PeerSumKernel, BlocksFor(group, (vectors + group.size - 1) / group.size), kThreads, 0,
+  return Launch(kernel, BlocksFor(group, (vectors + group.size - 1) / group.size), kThreads, 0,
                 stream, group, buffer, vectors);
+}
+}  // namespace
+
+GpuError PeerSum(const PeerGroup& group, int buffer, int64_t count, Stream stream) {
+  return LaunchSum(PeerSumKernel, group, buffer, count, stream);
+}
+GpuError PeerSumParts(const PeerGroup& group, int buffer, int64_t count, Stream stream) {
+  return LaunchSum(PeerSumPartsKernel, group, buffer, count, stream);
+}
+GpuError PeerTakeParts(const PeerGroup& group, int buffer, int64_t count, Stream stream) {
+  return LaunchSum(PeerTakePartsKernel, group, buffer, count, stream);
 }
 
 GpuError PeerGather(const PeerGroup& group, int64_t count, float* all, Stream stream) {

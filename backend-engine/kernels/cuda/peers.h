@@ -54,6 +54,21 @@ GpuError PeerSumAndNorm(const PeerGroup& group, int buffer, const RmsNormCall& n
 // of 8): each rank adds up its part, then all read each other's parts.
 GpuError PeerSum(const PeerGroup& group, int buffer, int64_t count, Stream stream);
 
+// The two halves of PeerSum, between which a rank's part may be summed over more
+// ranks elsewhere: each adds up its part; all read each other's parts.
+GpuError PeerSumParts(const PeerGroup& group, int buffer, int64_t count, Stream stream);
+GpuError PeerTakeParts(const PeerGroup& group, int buffer, int64_t count, Stream stream);
+// A rank's part of `count` numbers; may be empty.
+struct PeerPart {
+  int64_t first, count;
+};
+constexpr PeerPart PartOf(int32_t rank, int32_t size, int64_t count) {
+  constexpr int64_t kAtOnce = 8;
+  const int64_t each = (count / kAtOnce + size - 1) / size * kAtOnce;
+  const int64_t first = rank * each < count ? rank * each : count;
+  return {first, count - first < each ? count - first : each};
+}
+
 // all[rank * count + i] becomes that rank's logits[i], on the rank where `all` is not null.
 GpuError PeerGather(const PeerGroup& group, int64_t count, float* all, Stream stream);
 

@@ -73,5 +73,16 @@ TEST(AllReduceTable, TellsWhatWasMeasuredAndChosen) {
             "8 KiB: one_shot 2.5, two_shot 4.0, nccl 6.7 us -> one_shot");
 }
 
+TEST(AllReduceTable, AddedAgainElsewhereItChoosesAlike) {
+  AllReduceTable table, copy;
+  table.Add(1024, AllReduceWay::kNccl, 5);
+  table.Add(1024, AllReduceWay::kHierarchical, 7);
+  table.Add(1 << 20, AllReduceWay::kNccl, 90);
+  table.Add(1 << 20, AllReduceWay::kHierarchical, 40);
+  for (const auto& entry : table.entries()) copy.Add(entry.bytes, entry.way, entry.microseconds);
+  EXPECT_EQ(copy.Text(), table.Text());
+  EXPECT_EQ(copy.Best(2048), AllReduceWay::kHierarchical);
+}
+
 }  // namespace
 }  // namespace penstock::engine

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
 #include <random>
 #include <thread>
@@ -81,6 +82,51 @@ void RunRanks(int size, const Body& body) {
       Rank& own = ranks[static_cast<size_t>(rank)];
       GpuComm comm(meeting, rank, own.meetings, {});
       body(comm, own, meeting);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+// Runs `body` as every rank of several groups, which stand for processes: no rank sees
+// memory of another group's, and NCCL's twin is all that they have in common.
+template <typename Body>
+void RunProcesses(int processes, int size, const Body& body) {
+  std::atomic<bool> stop{false};
+  std::string all_id, error;
+  std::vector<std::string> ids(static_cast<size_t>(size));
+  ASSERT_TRUE(NcclComm::NewId(all_id, error)) << error;
+  for (std::string& id : ids) ASSERT_TRUE(NcclComm::NewId(id, error)) << error;
+  std::vector<std::thread> threads;
+  for (int process = 0; process < processes; ++process) {
+    threads.emplace_back([&, process] {
+      GpuMeeting meeting(size);
+      std::string failed;
+      ASSERT_TRUE(meeting.Start(failed)) << failed;
+      std::vector<Rank> ranks(static_cast<size_t>(size));
+      for (int rank = 0; rank < size; ++rank) {
+        meeting.Announce(rank, ranks[static_cast<size_t>(rank)].Memory());
+      }
+      std::vector<std::thread> own_threads;
+      for (int rank = 0; rank < size; ++rank) {
+        own_threads.emplace_back([&, rank] {
+          cuda::Stream stream = nullptr;
+          ASSERT_EQ(cuda::MakeStream(stream), cuda::kGpuOk);
+          std::string why;
+          const auto all = NcclComm::Create(process * size + rank, processes * size, all_id,
+                                            stream, stop, why);
+          ASSERT_NE(all, nullptr) << why;
+          const auto counterparts = NcclComm::Create(process, processes,
+                                                     ids[static_cast<size_t>(rank)], stream, stop, why);
+          ASSERT_NE(counterparts, nullptr) << why;
+          Rank& own = ranks[static_cast<size_t>(rank)];
+          GpuComm comm(meeting, rank, own.meetings, {all.get(), counterparts.get(), processes});
+          body(comm, own, process);
+          EXPECT_TRUE(all->Healthy(why) && counterparts->Healthy(why)) << why;
+          EXPECT_TRUE(all->Barrier());  // Nobody leaves before all have what they sent.
+          cuda::DestroyStream(stream);
+        });
+      }
+      for (std::thread& thread : own_threads) thread.join();
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -183,6 +229,120 @@ TEST(GpuComm, GathersTheLogitsWhereTheyAreWanted) {
                   cuda::kGpuOk);
       }
     });
+  }
+}
+
+TEST(GpuComm, ProcessesHaveNcclAndByProcessesFirstAndNothingElse) {
+  RunProcesses(2, 2, [](GpuComm& comm, Rank& own, int) {
+    EXPECT_EQ(comm.Ways(),
+              (std::vector{AllReduceWay::kNccl, AllReduceWay::kHierarchical}));
+    for (const AllReduceWay way : {AllReduceWay::kOneShot, AllReduceWay::kTwoShot}) {
+      EXPECT_EQ(comm.SumAndNormBy(way, 0, own.Norm(0, 1), nullptr), cuda::kGpuInvalid);
+    }
+  });
+  RunRanks(2, [](GpuComm& comm, Rank& own, GpuMeeting&) {
+    for (const AllReduceWay way : {AllReduceWay::kNccl, AllReduceWay::kHierarchical}) {
+      EXPECT_EQ(comm.SumAndNormBy(way, 0, own.Norm(0, 1), nullptr), cuda::kGpuInvalid);
+    }
+  });
+}
+
+// By processes first a sum is rounded once in each process and once over all.
+TEST(GpuComm, RanksOfSeveralProcessesSumToTheSameBits) {
+  for (const auto& [processes, size] : {std::pair{2, 1}, {2, 2}, {3, 2}, {2, 4}}) {
+    RunProcesses(processes, size, [processes = processes, size = size](GpuComm& comm, Rank& own,
+                                                                       int process) {
+      int turn = 0;
+      for (const int32_t tokens : {1, 3, 70, 2, 1, 1}) {
+        for (const AllReduceWay way : {AllReduceWay::kNccl, AllReduceWay::kHierarchical}) {
+          if (size == 1 && way == AllReduceWay::kHierarchical) continue;
+          const int buffer = turn % 2;
+          const auto mine = Numbers(process * size + comm.rank(), turn, tokens);
+          std::copy(mine.begin(), mine.end(), own.branch[buffer].begin());
+          ASSERT_EQ(comm.SumAndNormBy(way, buffer, own.Norm(buffer, tokens), nullptr),
+                    cuda::kGpuOk);
+          std::vector<float> want(static_cast<size_t>(tokens) * kWidth);
+          std::vector<float> part(want.size());
+          for (int other = 0; other < processes; ++other) {
+            std::fill(part.begin(), part.end(), 0.0f);
+            for (int rank = 0; rank < size; ++rank) {
+              const auto numbers = Numbers(other * size + rank, turn, tokens);
+              auto& to = way == AllReduceWay::kNccl ? want : part;
+              for (size_t i = 0; i < to.size(); ++i) to[i] += FloatFromBf16(numbers[i]);
+            }
+            for (size_t i = 0; i < want.size(); ++i) want[i] += FloatFromBf16(Bf16FromFloat(part[i]));
+          }
+          for (size_t i = 0; i < want.size(); ++i) {
+            ASSERT_EQ(own.residual[i], FloatFromBf16(Bf16FromFloat(want[i])))
+                << processes << " times " << size << " ranks, " << NameOf(way) << ", " << tokens
+                << " tokens, number " << i;
+          }
+          ++turn;
+        }
+      }
+    });
+  }
+}
+
+TEST(GpuComm, LogitsOfAllProcessesComeToRankZero) {
+  for (const auto& [processes, size] : {std::pair{2, 1}, {2, 2}, {3, 2}}) {
+    RunProcesses(processes, size, [processes = processes, size = size](GpuComm& comm, Rank& own,
+                                                                       int process) {
+      for (int turn = 0; turn < 3; ++turn) {
+        const int mine = process * size + comm.rank();
+        for (size_t i = 0; i < 48; ++i) {
+          own.logits[i] = static_cast<float>(1000 * turn + 100 * mine) + static_cast<float>(i);
+        }
+        const bool wants = mine == 0;
+        std::vector<float> all(static_cast<size_t>(wants ? processes * size : size) * 48, NAN);
+        const bool first = comm.rank() == 0 && (wants || size > 1);
+        ASSERT_EQ(comm.GatherLogits(48, first ? all.data() : nullptr, nullptr), cuda::kGpuOk);
+        for (size_t i = 0; wants && i < all.size(); ++i) {
+          ASSERT_EQ(all[i], static_cast<float>(1000 * turn + 100 * static_cast<int>(i / 48)) +
+                                static_cast<float>(i % 48));
+        }
+        // As a step would: the logits are written again only after a sum.
+        for (const int buffer : {0, 1}) {
+          ASSERT_EQ(comm.SumAndNormBy(AllReduceWay::kNccl, buffer, own.Norm(buffer, 1), nullptr),
+                    cuda::kGpuOk);
+        }
+      }
+    });
+  }
+}
+
+TEST(GpuComm, RanksOfOtherProcessesTakeTheTokensThatRankZeroChose) {
+  RunProcesses(2, 2, [](GpuComm& comm, Rank& own, int process) {
+    for (int turn = 0; turn < 5; ++turn) {
+      for (int i = 0; i < 3; ++i) own.sampled[i].token = process == 0 ? 10 * turn + i : -9;
+      ASSERT_EQ(comm.ShareSampled(own.sampled, 2), cuda::kGpuOk);
+      const cuda::TokenPlace places[] = {{1, 1}, {0, 0}};
+      int32_t tokens[2] = {-7, -7};
+      ASSERT_EQ(comm.TakeTokens(places, 2, tokens, nullptr), cuda::kGpuOk);
+      EXPECT_EQ(tokens[0], 10 * turn);
+      EXPECT_EQ(tokens[1], 10 * turn + 1);
+      if (process == 1) {
+        EXPECT_EQ(own.sampled[2].token, -9);  // Only as many as are asked for.
+      }
+      // Rank 0 chooses again only when all have taken, as a sum sees to it.
+      ASSERT_EQ(comm.SumAndNormBy(AllReduceWay::kNccl, turn % 2, own.Norm(turn % 2, 1), nullptr),
+                cuda::kGpuOk);
+    }
+  });
+}
+
+TEST(PeerPart, PartsAreWhatTheKernelsMakeOfThemAndCoverAll) {
+  for (const int64_t count : {0, 8, 16, 72, 72 * 70, 8 * 1001}) {
+    for (const int32_t size : {1, 2, 3, 4, 8}) {
+      int64_t next = 0;
+      for (int32_t rank = 0; rank < size; ++rank) {
+        const cuda::PeerPart part = cuda::PartOf(rank, size, count);
+        EXPECT_EQ(part.first, next);
+        EXPECT_EQ(part.count % 8, 0);
+        next += part.count;
+      }
+      EXPECT_EQ(next, count);
+    }
   }
 }
 

@@ -10,8 +10,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstring>
+#include <mutex>
 #include <thread>
 #include <vector>
+
+#include "backend-engine/parallel/frames.h"
 
 namespace penstock::engine {
 namespace {
@@ -140,27 +144,167 @@ TEST(Rendezvous, WhoNeverComesIsNamedWhenTheTimeIsUp) {
   EXPECT_EQ(Meet(options).error, "not all processes met at " + options.address + " within 0 s");
 }
 
-TEST(Rendezvous, StrangersDoNotDisturbIt) {
-  const std::string address = FreeAddress();
+// Two processes of this one: they say nothing but what a test lets them say.
+struct Two {
+  explicit Two(RendezvousOptions options = Of(0, 2, FreeAddress())) {
+    options.address = FreeAddress();
+    RendezvousOptions other = options;
+    other.index = 1;
+    other.offer = 70;
+    options.offer = 90;
+    std::thread thread([&] { second = Meet(other); });
+    first = Meet(options);
+    thread.join();
+    EXPECT_NE(first.rendezvous, nullptr) << first.error;
+    EXPECT_NE(second.rendezvous, nullptr) << second.error;
+  }
+  Met first, second;
+};
+
+std::vector<std::byte> Bytes(size_t count, int value) {
+  return std::vector<std::byte>(count, static_cast<std::byte>(value));
+}
+
+TEST(Rendezvous, TheSmallestOfferIsAgreedOn) {
+  const Two two;
+  EXPECT_EQ(two.first.rendezvous->agreed(), 70);
+  EXPECT_EQ(two.second.rendezvous->agreed(), 70);
+}
+
+// The sizes are above what sockets hold, so that a message comes in pieces.
+TEST(Rendezvous, OrdersOfTheFirstComeWholeAndInOrder) {
+  RendezvousOptions options = Of(0, 2, "");
+  options.message_bytes_max = 20 << 20;
+  Two two(options);
+  const size_t sizes[] = {0, 1, 5000, 20 << 20, 3};
+  std::thread sender([&] {
+    for (int i = 0; i < 5; ++i) EXPECT_TRUE(two.first.rendezvous->Send(Bytes(sizes[i], i)));
+  });
+  std::vector<std::byte> got;
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_EQ(two.second.rendezvous->Receive(got, 60), Rendezvous::Received::kMessage);
+    EXPECT_EQ(got, Bytes(sizes[i], i));
+  }
+  sender.join();
+  EXPECT_EQ(two.second.rendezvous->Receive(got, 0), Rendezvous::Received::kNothing);
+}
+
+TEST(Rendezvous, WhoeverWaitsForOrdersHearsThatTheFirstHasEnded) {
+  Two two;
+  std::string heard;
+  two.second.rendezvous->OnLost([&heard](const std::string& why) { heard = why; });
+  two.first.rendezvous.reset();
+  std::vector<std::byte> got;
+  EXPECT_EQ(two.second.rendezvous->Receive(got, 60), Rendezvous::Received::kLost);
+  WaitForLoss(*two.second.rendezvous);
+  std::string late;
+  two.second.rendezvous->OnLost([&late](const std::string& why) { late = why; });
+  EXPECT_EQ(late, "process 0 has ended");
+  two.second.rendezvous.reset();  // Its thread has said what it had to.
+  EXPECT_EQ(heard, "process 0 has ended");
+}
+
+TEST(Rendezvous, OrdersThatAreTooManyOrTooLargeLoseTheFirst) {
+  RendezvousOptions options = Of(0, 2, "");
+  options.message_bytes_max = 4000;
+  {
+    Two two(options);
+    for (size_t i = 0; i <= kRendezvousMessagesMax; ++i) two.first.rendezvous->Send(Bytes(8, 1));
+    EXPECT_EQ(WaitForLoss(*two.second.rendezvous),
+              "process 0 has sent more than 8 messages that nobody took");
+  }
+  Two two(options);
+  two.first.rendezvous->Send(Bytes(4001, 1));
+  EXPECT_EQ(WaitForLoss(*two.second.rendezvous),
+            "process 0 says what no process of this group would");
+  EXPECT_EQ(WaitForLoss(*two.first.rendezvous),
+            "process 0 says what no process of this group would");
+  EXPECT_FALSE(two.first.rendezvous->Send(Bytes(8, 1)));
+}
+
+TEST(Rendezvous, NobodyGivesOrdersButTheFirst) {
+  Two two;
+  two.second.rendezvous->Send(Bytes(8, 1));
+  EXPECT_EQ(WaitForLoss(*two.first.rendezvous), "process 1 gives orders, as only process 0 may");
+}
+
+TEST(Rendezvous, StrangersAreTurnedAwayWithAWordAndDoNotDisturbIt) {
+  RendezvousOptions options = Of(0, 2, FreeAddress());
+  std::mutex mutex;
+  std::string notes;
+  options.silence_seconds = 1;
+  options.note = [&](const std::string& text) {
+    const std::lock_guard lock(mutex);
+    notes += text + "\n";
+  };
+  const auto noted = [&](const std::string& text) {
+    const std::lock_guard lock(mutex);
+    return notes.find(text) != std::string::npos;
+  };
   Met first;
-  std::thread thread([&] { first = Meet(Of(0, 2, address)); });
-  const int port = std::stoi(address.substr(address.find(':') + 1));
+  std::thread thread([&] { first = Meet(options); });
   sockaddr_in at{};
-  at.sin_family = AF_INET;
-  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  at.sin_port = htons(static_cast<uint16_t>(port));
+  ASSERT_TRUE(ParseInetAddress(options.address, at));
   const int file = socket(AF_INET, SOCK_STREAM, 0);
   while (connect(file, reinterpret_cast<sockaddr*>(&at), sizeof at) != 0) std::this_thread::yield();
   const std::string request(2000, 'G');
   EXPECT_EQ(send(file, request.data(), request.size(), MSG_NOSIGNAL), 2000);
   const int quiet = socket(AF_INET, SOCK_STREAM, 0);  // Says nothing at all.
   EXPECT_EQ(connect(quiet, reinterpret_cast<sockaddr*>(&at), sizeof at), 0);
-  const Met second = Meet(Of(1, 2, address));
+  // One that knows the frames, but not what is said in them.
+  FrameSocket odd = FrameSocket::Dial(at, 10000);
+  EXPECT_TRUE(odd.Send(1, "hello", [] { return true; }));
+  std::string answer;
+  char bytes[512];
+  for (ssize_t count = 0; (count = recv(file, bytes, sizeof bytes, 0)) > 0;) {
+    answer.append(bytes, static_cast<size_t>(count));
+  }
+  EXPECT_NE(answer.find("penstock-engine: processes of one engine meet here"), std::string::npos);
+  while (!noted("it did not say who it is within 1 s")) std::this_thread::yield();
+  EXPECT_TRUE(noted("it does not speak as a process of this group does"));
+  const Met second = Meet(Of(1, 2, options.address));
   thread.join();
   EXPECT_NE(first.rendezvous, nullptr) << first.error;
   EXPECT_NE(second.rendezvous, nullptr) << second.error;
+  EXPECT_TRUE(noted("process 1 has come from 127.0.0.1:"));
+  EXPECT_TRUE(noted("all are here"));
   close(file);
   close(quiet);
+}
+
+TEST(Rendezvous, AnotherProgramAtTheAddressIsNamed) {
+  const std::string address = FreeAddress();
+  sockaddr_in at{};
+  ASSERT_TRUE(ParseInetAddress(address, at));
+  const FrameSocket door = FrameSocket::ListenAt(at, 1);
+  ASSERT_TRUE(door.open());
+  std::thread other([&] {
+    FrameSocket come;
+    while (!(come = door.Accept()).open()) door.Wait(1000);
+    come.EndPlainly("HTTP/1.1 400 Bad Request\r\n\r\n");
+  });
+  EXPECT_EQ(Meet(Of(1, 2, address)).error,
+            "process 0 at " + address + " is another program, or another version of penstock-engine");
+  other.join();
+}
+
+TEST(Frames, ABrokenConnectionSendsNothingMore) {
+  sockaddr_in at{};
+  ASSERT_TRUE(ParseInetAddress(FreeAddress(), at));
+  const FrameSocket door = FrameSocket::ListenAt(at, 1);
+  FrameSocket near = FrameSocket::Dial(at, 10000);
+  FrameSocket far;
+  while (!(far = door.Accept()).open()) door.Wait(1000);
+  const auto at_once = [] { return true; };
+  EXPECT_FALSE(near.Send(1, Bytes(64 << 20, 1), at_once));  // More than there is room for.
+  EXPECT_FALSE(near.Send(1, "x", at_once));
+  EXPECT_FALSE(near.HasRoom());
+  uint32_t word = 0;
+  std::vector<std::byte> bytes;
+  far.Wait(10000);
+  EXPECT_EQ(far.Take(1000, word, bytes), FrameSocket::Read::kTooLarge);
+  EXPECT_TRUE(bytes.empty());
+  EXPECT_EQ(TextOf(at).substr(0, 10), "127.0.0.1:");
 }
 
 TEST(Rendezvous, OptionsThatCannotBeAreRefusedByName) {
