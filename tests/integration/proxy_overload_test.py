@@ -106,6 +106,8 @@ class MemoryTest(OverloadTest):
             self.assertEqual(request(self.proxy.admin_address, "GET", "/readyz").status, 200)
             self.assertGreaterEqual(self.proxy.metric("penstock_shed_requests_total", reason="memory"), 1)
             self.held.close()
+            if patient(1) > 1:
+                return   # A sanitizer keeps what is freed.
             wait_until(lambda: self.level() < 3, "it recovers", 60)
             self.assertEqual(self.proxy.chat("hello?").status, 200)
             go_on.set()

@@ -195,7 +195,9 @@ caches:
         local_stack.wait_for_reports(self.proxy, self.admin_address)
 
     def stop(self):
-        local_stack.stop_all([process for process in [self.proxy, *self.engines] if process])
+        # Those too that others took over from.
+        first = [process for process in [self.proxy, *self.engines] if process]
+        local_stack.stop_all(list(dict.fromkeys([*first, *self._started])))
 
     def bad_ends(self):
         """What is wrong with how processes ended, one line each: a status other than 0,
