@@ -13,6 +13,7 @@
 #include "backend-engine/exec/gpu_device.h"
 #include "backend-engine/load/checkpoint.h"
 #include "backend-engine/load/json_file.h"
+#include "proxy/base/log.h"
 #include "proxy/base/status.h"
 
 namespace penstock::engine {
@@ -149,7 +150,7 @@ absl::StatusOr<OpenedModel> OpenOnGpu(const ServeOptions& options,
   if (!checkpoint.ok()) return checkpoint.status();
   opened.model.dtype = NameOf(DType::kBf16);
   GpuRunnerOptions gpu;
-  gpu.gpus.resize(static_cast<size_t>(options.tensor_parallel));
+  gpu.gpus.resize(static_cast<size_t>(options.ranks_here()));
   std::iota(gpu.gpus.begin(), gpu.gpus.end(), 0);
   gpu.block_tokens = options.block_tokens;
   gpu.block_count = options.kv_blocks;
@@ -158,6 +159,18 @@ absl::StatusOr<OpenedModel> OpenOnGpu(const ServeOptions& options,
   gpu.max_length = opened.model.max_length;
   gpu.pin_threads = options.pin_threads;
   gpu.progress = ShareOf(progress);
+  // A process that follows ends with the reason.
+  if (options.node_rank == 0) {
+    gpu.failed = [](const std::string& why) { LogError("the GPUs have failed: {}", why); };
+  }
+  if (options.nnodes > 1) {
+    gpu.meeting = {.index = options.node_rank, .size = options.nnodes,
+                   .address = options.dist_init_addr,
+                   .facts = fmt::format("version {}, weights {}, length {}, {} KV blocks", kVersion,
+                                        opened.model.weights, gpu.max_length, gpu.block_count),
+                   .timeout_seconds = static_cast<double>(options.dist_timeout),
+                   .note = [](const std::string& text) { LogInfo("{}", text); }};
+  }
   std::string error;
   opened.runner = OpenGpuRunner((*checkpoint)->config(), (*checkpoint)->source(), gpu,
                                 opened.start_notes, error);

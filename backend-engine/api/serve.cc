@@ -15,9 +15,11 @@
 #include <thread>
 #include <utility>
 
+#include "backend-engine/api/follow.h"
 #include "backend-engine/api/open_model.h"
 #include "backend-engine/api/progress_line.h"
 #include "backend-engine/api/service.h"
+#include "backend-engine/api/terminal.h"
 #include "backend-engine/exec/device_watch.h"
 #include "proxy/base/log.h"
 #include "proxy/base/status.h"
@@ -31,15 +33,6 @@ constexpr MonoTime kLastBytes = 100 * kMillisecond;
 constexpr MonoTime kSentTick = 20 * kMillisecond;
 constexpr MonoTime kProgressTick = 200 * kMillisecond;
 constexpr size_t kOtherConnections = 256;
-
-void Print(FILE* stream, std::string_view text) {
-  std::fwrite(text.data(), 1, text.size(), stream);
-  std::fflush(stream);
-}
-
-void PrintError(std::string_view message) {
-  Print(stderr, fmt::format("penstock-engine: {}\n", message));
-}
 
 LogLevel LevelOf(std::string_view name) {
   if (name == "debug") return LogLevel::kDebug;
@@ -180,12 +173,7 @@ void Process::OnLoaded(absl::StatusOr<OpenedModel> opened) {
   LogInfo("{}: {}, {} ranks, {} KV blocks of {} tokens", opened_->model.names.front(),
           opened_->device_note, opened_->model.tensor_parallel,
           opened_->runner->info().block_count, opened_->model.block_tokens);
-  std::string_view notes = opened_->start_notes;
-  while (!notes.empty()) {
-    const size_t end = std::min(notes.find('\n'), notes.size());
-    LogInfo("{}", notes.substr(0, end));
-    notes.remove_prefix(std::min(end + 1, notes.size()));
-  }
+  LogLines(opened_->start_notes);
   if (const auto& gpus = opened_->runner->info().gpus; !gpus.empty()) {
     DeviceWatchOptions watch{.note = [](const std::string& text) { LogWarn("{}", text); }};
     for (const GpuInUse& gpu : gpus) watch.bus_ids.push_back(gpu.bus_id);
@@ -256,6 +244,7 @@ void Process::LeaveOnceSent() {
 
 int Serve(const ServeOptions& options) {
   SetLogLevel(LevelOf(options.log_level));
+  if (options.node_rank > 0) return Follow(options);
   AllowManyFiles();
   return Process(options, Loop::Create()).Run();
 }

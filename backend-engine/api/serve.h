@@ -6,7 +6,8 @@
 namespace penstock::engine {
 
 // Until SIGTERM or SIGINT; returns the status to exit with: 0, or 1 after a
-// failure that was printed in one line.
+// failure that was printed in one line. Of several processes, the first serves; the
+// others Follow().
 int Serve(const ServeOptions& options);
 
 }  // namespace penstock::engine

@@ -1,8 +1,12 @@
 #include "backend-engine/api/serve_options.h"
 
 #include <CLI/CLI.hpp>
+#include <fmt/format.h>
 
 #include <limits>
+
+#include "backend-engine/api/terminal.h"
+#include "backend-engine/parallel/rendezvous.h"
 
 #ifndef PENSTOCK_VERSION
 #define PENSTOCK_VERSION "0.1.0"
@@ -48,6 +52,24 @@ void AddDeviceOptions(CLI::App& serve, ServeOptions& options) {
       ->capture_default_str();
   serve.add_option("--speed", options.speed, "Emulated device: factor on that speed; 0.5 is half")
       ->check(CLI::Range(0.001, 1000.0))
+      ->capture_default_str();
+}
+
+// As SGLang calls them, whose tensor parallel size counts all GPUs, too.
+void AddGroupOptions(CLI::App& serve, ServeOptions& options) {
+  serve.add_option("--nnodes", options.nnodes,
+                   "GPUs: processes, usually one a machine, that are one engine; --tensor-parallel "
+                   "counts the ranks of all of them")
+      ->check(CLI::Range(1, kRendezvousMax))
+      ->capture_default_str();
+  serve.add_option("--node-rank", options.node_rank,
+                   "Which of them this one is, from 0; process 0 serves the API, the others compute")
+      ->check(CLI::Range(0, kRendezvousMax - 1))
+      ->capture_default_str();
+  serve.add_option("--dist-init-addr", options.dist_init_addr,
+                   "Where they meet: IPv4 address and port of process 0, like 10.0.0.1:7100");
+  serve.add_option("--dist-timeout", options.dist_timeout, "Seconds for all of them to come")
+      ->check(CLI::Range(1, 86400))
       ->capture_default_str();
 }
 
@@ -102,6 +124,7 @@ std::variant<ServeOptions, int> ParseCommandLine(int argc, char** argv) {
   CLI::App* serve = app.add_subcommand("serve", "Load a model and serve it");
   AddModelOptions(*serve, options);
   AddDeviceOptions(*serve, options);
+  AddGroupOptions(*serve, options);
   AddScheduleOptions(*serve, options);
   AddProcessOptions(*serve, options);
   // CLI11 reports by exception, help and version too; this is where they end.
@@ -110,7 +133,36 @@ std::variant<ServeOptions, int> ParseCommandLine(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
+  if (const std::string wrong = CheckProcesses(options); !wrong.empty()) {
+    PrintError(wrong);
+    return 2;
+  }
   return options;
+}
+
+std::string CheckProcesses(const ServeOptions& options) {
+  if (options.nnodes == 1) {
+    if (options.node_rank == 0 && options.dist_init_addr.empty()) return "";
+    return "--node-rank and --dist-init-addr are for several processes; say how many with --nnodes";
+  }
+  if (options.node_rank >= options.nnodes) {
+    return fmt::format("--node-rank {} of --nnodes {}: they are counted from 0 to {}",
+                       options.node_rank, options.nnodes, options.nnodes - 1);
+  }
+  if (options.device != "auto" && options.device != "cuda") {
+    return fmt::format("--nnodes {}: processes compute together on GPUs alone, and --device is {}",
+                       options.nnodes, options.device);
+  }
+  if (options.tensor_parallel % options.nnodes != 0) {
+    return fmt::format("--tensor-parallel {} cannot be cut into --nnodes {} equal parts; it counts "
+                       "the ranks of all processes",
+                       options.tensor_parallel, options.nnodes);
+  }
+  std::string error;
+  return CheckRendezvous({.index = options.node_rank, .size = options.nnodes,
+                          .address = options.dist_init_addr}, error)
+             ? ""
+             : "--dist-init-addr: " + error;
 }
 
 }  // namespace penstock::engine

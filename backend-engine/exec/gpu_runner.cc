@@ -87,6 +87,7 @@ class GpuRunner::Impl {
     if (group_.ranks() > 1) notes_ += "sums over ranks, by size:\n" + meeting_.table.Text();
     notes_ += std::to_string(group_.buckets.size()) + " CUDA graphs of decode steps\n";
     running_.store(0, std::memory_order_release);
+    ready_ = true;
     return true;
   }
 
@@ -286,11 +287,14 @@ class GpuRunner::Impl {
 
   // The first reason stays: what follows it is what it caused.
   void Fail(const std::string& reason) {
+    bool first = false;
     {
       const std::lock_guard lock(mutex_);
-      if (error_.empty() && !threads_meet_.aborted()) error_ = reason;
+      first = error_.empty() && !threads_meet_.aborted();
+      if (first) error_ = reason;
     }
     Release();
+    if (first && ready_ && options_.failed) options_.failed(reason);
     const std::lock_guard lock(failure_mutex_);
     if (on_failure_) on_failure_();
   }
@@ -487,6 +491,7 @@ class GpuRunner::Impl {
   std::atomic<uint64_t> running_{0};   // The oldest step's number + 1, kStarting, or 0.
   mutable std::mutex mutex_;           // Of error_ and the ranks' progress.
   std::string error_;
+  std::atomic<bool> ready_{false};     // Create() has succeeded, or is about to.
   std::mutex failure_mutex_;           // Held while the failure is told.
   std::function<void()> on_failure_;
   std::vector<std::thread> threads_;

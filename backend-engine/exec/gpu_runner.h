@@ -48,6 +48,7 @@ struct GpuRunnerOptions {
   bool pin_threads = true;       // Each rank's thread stays on the CPUs near its GPU.
   std::string sysfs = "/sys";    // Where the kernel says which those are.
   std::function<void(int64_t done, int64_t total)> progress;  // As CpuRunnerOptions'.
+  std::function<void(const std::string&)> failed;  // Once it ran: the reason, on any thread.
 };
 
 class GpuRunner final : public Runner {

@@ -11,6 +11,7 @@ FUNCTION_LINES = {}
 UNTESTED = {
     "backend-engine/exec/absent_device.cc": "device_choice_test asks it, in a build without CUDA",
     "backend-engine/parallel/nccl_comm.cc": "needs a GPU: tests/gpu/check runs it there",
+    "backend-engine/api/follow.cc": "gpu_processes_test starts, kills and stops the process that it makes",
     "backend-engine/api/serve.cc": "engine_api_test starts, asks and stops the process that it makes",
     "proxy/net/uv_dialer.cc": "loop_test dials real sockets through it",
     "proxy/net/uv_stream.cc": "loop_test reads and writes real sockets through it",

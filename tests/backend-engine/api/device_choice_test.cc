@@ -39,6 +39,16 @@ TEST(DeviceChoice, WhatWasAskedForByNameIsTakenOrRefused) {
             "--device cuda: no GPU can be used (there is none); take --device cpu or auto");
 }
 
+TEST(DeviceChoice, ProcessesThatComputeTogetherNeedTheirGpusAndTakeNoCpuInstead) {
+  const ServeOptions four{.tensor_parallel = 4, .nnodes = 2};
+  EXPECT_EQ(Choose(four, kTwoGpus).name, "cuda");
+  EXPECT_FALSE(Choose(four, kTwoGpus).may_be_cpu);
+  EXPECT_EQ(ChooseDevice(four, kNone).status().message(),
+            "--nnodes 2: no GPU can be used (there is none)");
+  EXPECT_EQ(ChooseDevice({.tensor_parallel = 8, .nnodes = 2}, kTwoGpus).status().message(),
+            "--nnodes 2: --tensor-parallel 8 of --nnodes 2 needs 4 GPUs, and there are 2");
+}
+
 TEST(DeviceChoice, ABuildWithoutCudaSaysSo) {
   const GpuDevice found = FindGpuDevice();
   EXPECT_EQ(found.gpus == 0, !found.why_not.empty());

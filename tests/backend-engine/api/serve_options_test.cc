@@ -56,5 +56,41 @@ TEST(CommandLine, EndsWithStatus2WhereItIsWrongAnd0AfterHelp) {
   EXPECT_EQ(std::get<int>(Parse({"--version"})), 0);
 }
 
+TEST(CommandLine, SeveralProcessesAreCalledAsUsersOfOthersKnowThem) {
+  const auto options = std::get<ServeOptions>(
+      Parse({"serve", "--model", "m", "--tensor-parallel", "16", "--nnodes", "2", "--node-rank",
+             "1", "--dist-init-addr", "10.0.0.1:7100", "--dist-timeout", "60"}));
+  EXPECT_EQ(options.nnodes, 2);
+  EXPECT_EQ(options.node_rank, 1);
+  EXPECT_EQ(options.dist_init_addr, "10.0.0.1:7100");
+  EXPECT_EQ(options.dist_timeout, 60);
+  EXPECT_EQ(options.ranks_here(), 8);
+}
+
+TEST(CommandLine, ProcessesThatCannotBeAreRefusedByName) {
+  const ServeOptions good{.tensor_parallel = 4, .nnodes = 2, .dist_init_addr = "10.0.0.1:7100"};
+  EXPECT_EQ(CheckProcesses(good), "");
+  EXPECT_EQ(CheckProcesses({}), "");
+  const auto with = [&good](const auto& change) {
+    ServeOptions options = good;
+    change(options);
+    return CheckProcesses(options);
+  };
+  EXPECT_EQ(with([](ServeOptions& o) { o.node_rank = 2; }),
+            "--node-rank 2 of --nnodes 2: they are counted from 0 to 1");
+  EXPECT_EQ(with([](ServeOptions& o) { o.tensor_parallel = 3; }),
+            "--tensor-parallel 3 cannot be cut into --nnodes 2 equal parts; it counts the ranks of "
+            "all processes");
+  EXPECT_EQ(with([](ServeOptions& o) { o.device = "cpu"; }),
+            "--nnodes 2: processes compute together on GPUs alone, and --device is cpu");
+  EXPECT_EQ(with([](ServeOptions& o) { o.dist_init_addr = ""; }),
+            "--dist-init-addr: '' is no address to meet at; an IPv4 address and a port are, like "
+            "10.0.0.1:7100");
+  EXPECT_EQ(with([](ServeOptions& o) { o.nnodes = 1; }),
+            "--node-rank and --dist-init-addr are for several processes; say how many with "
+            "--nnodes");
+  EXPECT_EQ(std::get<int>(Parse({"serve", "--model", "m", "--node-rank", "1"})), 2);
+}
+
 }  // namespace
 }  // namespace penstock::engine

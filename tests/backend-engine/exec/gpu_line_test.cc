@@ -56,6 +56,7 @@ class Processes {
   Processes(int processes, GpuRunnerOptions options,
             const std::function<void(GpuRunnerOptions&)>& of_the_others = {}) {
     emulated::SetGpuCount(4);
+    options.failed = [this](const std::string& why) { said_ += why; };
     options.meeting = {.size = processes, .address = FreeAddress(), .facts = "random",
                        .timeout_seconds = 100, .silence_seconds = 5};
     errors_.resize(static_cast<size_t>(processes));
@@ -64,6 +65,7 @@ class Processes {
     for (int index = 1; index < processes; ++index) {
       GpuRunnerOptions other = options;
       other.meeting->index = index;
+      other.failed = {};
       if (of_the_others) of_the_others(other);
       threads_.emplace_back([this, index, other] {
         const auto at = static_cast<size_t>(index);
@@ -88,6 +90,7 @@ class Processes {
   const std::string& error(size_t index) const { return errors_[index]; }
 
   void EndFirst() { first_.reset(); }
+  const std::string& said() const { return said_; }  // By process 0 as it failed.
   void Join() {
     for (std::thread& thread : threads_) {
       if (thread.joinable()) thread.join();
@@ -104,6 +107,7 @@ class Processes {
   std::unique_ptr<GpuRunner> first_;
   std::vector<std::unique_ptr<GpuRunner>> followers_;
   std::vector<std::string> errors_, ends_;
+  std::string said_;
   std::promise<void> made_[4];
   std::vector<std::thread> threads_;
 };
@@ -264,6 +268,7 @@ TEST(GpuLine, AnIdleEngineFailsWhenAProcessEnds) {
   const SubmitResult refused = made.Submit(std::move(request));
   EXPECT_EQ(refused.code, SubmitCode::kFailed);
   EXPECT_EQ(refused.message, "process 1 has ended");
+  EXPECT_EQ(group.said(), "process 1 has ended");
 }
 
 TEST(GpuLine, WhoFollowsComputesNothingOfItsOwn) {
