@@ -78,8 +78,9 @@ bool GpuSampling::Add(const StepSequence& sequence, int32_t logit_row) {
 }
 
 void ReadSampled(const cuda::SampledRow& row, int32_t logprobs, int64_t vocab, SampledToken& out) {
-  out.token = row.token;
+  out.token = std::max(row.token, -1);
   out.invalid = row.token < 0;
+  out.forbidden = row.token == cuda::kNoTokenAllowed;
   out.logprob = 0;
   out.top.clear();
   if (out.invalid || logprobs < 0) return;

@@ -25,10 +25,12 @@ void Sampler::Sample(const float* logits, const SamplingParams& params,
   out.top.clear();
   out.logprob = 0;
   out.invalid = !best.finite;
+  out.forbidden = false;
   out.token = -1;
   if (out.invalid) return;
   const float* adjusted = Adjust(logits, params, history, prompt_length);
-  out.invalid = params.allowed != nullptr && !Forbid(*params.allowed);
+  out.forbidden = params.allowed != nullptr && !Forbid(*params.allowed);
+  out.invalid = out.forbidden;
   if (out.invalid) return;
   if (params.temperature <= 0.0f) {
     out.token = adjusted == logits ? best.index : kernels_.arg_max(adjusted, vocab_).index;

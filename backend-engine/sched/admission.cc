@@ -17,6 +17,19 @@ SubmitResult Refuse(SubmitCode code, std::string message) {
   return result;
 }
 
+// A mask without a word allows nothing either; bits beyond the vocabulary are of no token.
+bool AllowsNothing(const SamplingParams& sampling, int32_t vocab_size) {
+  if (sampling.allowed == nullptr) return false;
+  const std::vector<uint32_t>& words = *sampling.allowed;
+  const auto last = static_cast<size_t>(vocab_size) / 32;
+  for (size_t word = 0; word < words.size() && (vocab_size == 0 || word <= last); ++word) {
+    const uint32_t of_vocab =
+        vocab_size > 0 && word == last ? (1u << (vocab_size % 32)) - 1 : ~uint32_t{0};
+    if ((words[word] & of_vocab) != 0) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 SubmitResult Admission::CheckRequest(const GenerateRequest& request) const {
@@ -34,6 +47,11 @@ SubmitResult Admission::CheckRequest(const GenerateRequest& request) const {
                                                 std::to_string(options_.vocab_size - 1));
       }
     }
+  }
+  if (AllowsNothing(request.sampling, options_.vocab_size)) {
+    return Refuse(SubmitCode::kInvalid,
+                  "the mask of allowed tokens allows none of the model's " +
+                      std::to_string(options_.vocab_size) + " tokens; at least 1");
   }
   // The last token of an answer is handed out but never computed: no place in the cache.
   const int64_t in_pool = int64_t{options_.block_count} * options_.block_tokens + 1;

@@ -315,7 +315,12 @@ void Scheduler::AppendToken(Sequence& sequence, SampledToken& sampled, double no
   event.id = sequence.id;
   if (sampled.invalid) {
     event.finish = FinishReason::kFailed;
-    event.error = "the logits were not finite at position " + std::to_string(sequence.known());
+    const std::string place = "position " + std::to_string(sequence.known());
+    event.error = sampled.forbidden
+                      ? "the mask of allowed tokens allows none at " + place + ", token " +
+                            std::to_string(sequence.generated() + 1) +
+                            " of the answer; it must allow at least one, or a stop token"
+                      : "the logits were not finite at " + place;
     return;
   }
   if (sequence.generated() == 0) {

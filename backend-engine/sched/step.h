@@ -67,7 +67,8 @@ struct TokenLogprob {
 struct SampledToken {
   SequenceId id = 0;
   int32_t token = -1;
-  bool invalid = false;      // The logits were not finite: fail this sequence, no other.
+  bool invalid = false;      // There is no token: fail this sequence, no other. The logits
+  bool forbidden = false;    // were not finite, or (then both are set) its mask allows none.
   float logprob = 0;         // Natural log of the unmodified softmax; set if asked for.
   std::vector<TokenLogprob> top;  // Most likely first; as many as asked for.
 };

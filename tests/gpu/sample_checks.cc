@@ -118,7 +118,9 @@ void Checks::SampleSetting(const std::string& name, const SamplingParams& params
     plain.Sample(rows.logits.data() + (rows.count - 1 - row) * vocab, asked, sequence.history,
                  sequence.prompt_length, want);
     ReadSampled(got[static_cast<size_t>(row)], asked.logprobs, vocab, ours);
-    wrong += ours.token != want.token || ours.top.size() != want.top.size() ? 1 : 0;
+    wrong += ours.token != want.token || ours.forbidden != want.forbidden ||
+                     ours.top.size() != want.top.size()
+                 ? 1 : 0;
     if (ours.token != want.token) continue;
     if (asked.logprobs >= 0) {
       logprob_error = std::max(logprob_error, std::fabs(double{ours.logprob} - want.logprob));

@@ -150,8 +150,10 @@ struct TokenBias {
   float bias;
 };
 inline constexpr int32_t kSampleTopMax = 20;
+inline constexpr int32_t kNoTokenFinite = -1;   // In place of a token: a logit is not finite,
+inline constexpr int32_t kNoTokenAllowed = -2;  // or the mask allows none.
 struct SampledRow {
-  int32_t token;   // -1 where a logit is not finite, or no token is allowed.
+  int32_t token;
   float logprob;
   int32_t top_tokens[kSampleTopMax];
   float top_logprobs[kSampleTopMax];

@@ -138,7 +138,7 @@ __global__ void __launch_bounds__(kSampleThreads) SampleKernel(SampleCall call) 
   const WorkRow work{call.work + own, call.vocab};
   const RawRow raw{call, row.logit_row};
   if (!AllFinite(raw)) {
-    if (threadIdx.x == 0) out.token = -1;
+    if (threadIdx.x == 0) out.token = kNoTokenFinite;
     return;
   }
   const Measure best = LargestKey(raw, ~Measure{0});
@@ -147,7 +147,7 @@ __global__ void __launch_bounds__(kSampleThreads) SampleKernel(SampleCall call) 
   if (adjusts || row.temperature > 0.0f) {
     Adjust(call, row, raw, call.counts + own, work);
     if (row.mask_first >= 0 && !Forbid(call.masks + row.mask_first, work)) {
-      if (threadIdx.x == 0) out.token = -1;
+      if (threadIdx.x == 0) out.token = kNoTokenAllowed;
       return;
     }
     token = row.temperature > 0.0f ? Draw(row, work) : TokenOfKey(LargestKey(work, ~Measure{0}));

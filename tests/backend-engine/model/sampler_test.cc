@@ -84,6 +84,8 @@ TEST(Sampler, AMaskLeavesTheAllowedTokensInTheirProportion) {
 
 TEST(Sampler, AMaskThatAllowsNothingMakesTheSequenceFail) {
   EXPECT_TRUE(Sample(kLogits, {.temperature = 0, .allowed = Allowed({0})}).invalid);
+  EXPECT_TRUE(Sample(kLogits, {.temperature = 0, .allowed = Allowed({0})}).forbidden);
+  EXPECT_FALSE(Sample({0, NAN}, {.temperature = 0, .allowed = Allowed({3})}).forbidden);
   EXPECT_TRUE(Sample(kLogits, {.temperature = 1, .allowed = Allowed({})}).invalid);
   EXPECT_TRUE(Sample(kLogits, {.temperature = 1, .allowed = Allowed({1u << 5})}).invalid);
   // Beyond its words nothing is allowed.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <memory>
 #include <queue>
 #include <vector>
 
@@ -40,6 +41,24 @@ TEST(Admission, NamesWhatIsWrongWithARequest) {
   EXPECT_EQ(admission.Offer(MakeRequest(2, 1), 0).message,
             "the prompt holds token 1001; tokens are 0 to 1000");
   EXPECT_EQ(admission.queued(), 0);
+}
+
+TEST(Admission, RefusesAMaskThatAllowsNoTokenOfTheModel) {
+  Admission admission({.block_tokens = 16, .block_count = 63, .vocab_size = 70});
+  const auto offer = [&](std::vector<uint32_t> words) {
+    GenerateRequest request{.prompt = {1, 2}, .max_tokens = 1};
+    request.sampling.allowed = std::make_shared<const std::vector<uint32_t>>(std::move(words));
+    return admission.Offer(request, 0);
+  };
+  for (const auto& nothing : std::vector<std::vector<uint32_t>>{
+           {}, {0, 0, 0}, {0, 0, 1u << 6}, {0, 0, 0, ~0u}}) {
+    const SubmitResult refused = offer(nothing);
+    EXPECT_EQ(refused.code, SubmitCode::kInvalid);
+    EXPECT_EQ(refused.message,
+              "the mask of allowed tokens allows none of the model's 70 tokens; at least 1");
+  }
+  EXPECT_EQ(offer({0, 0, 1u << 5}).code, SubmitCode::kOk);
+  EXPECT_EQ(offer({1}).code, SubmitCode::kOk);
 }
 
 TEST(Admission, BoundsTheQueueInRequests) {

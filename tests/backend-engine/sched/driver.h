@@ -68,7 +68,8 @@ class Driver {
   std::function<int32_t(SequenceId, size_t)> choose = [](SequenceId id, size_t length) {
     return static_cast<int32_t>((id * 31 + length * 7) % 900);
   };
-  std::set<SequenceId> broken;  // Their logits are not finite.
+  std::set<SequenceId> broken;     // Their logits are not finite.
+  std::set<SequenceId> forbidden;  // Their mask allows no token.
   bool ahead = false;
   std::function<void(const StepPlan&)> on_plan;
 
@@ -136,7 +137,8 @@ class Driver {
     SampledToken& sampled = result.sampled.emplace_back();
     sampled.id = sequence.id;
     sampled.token = choose(sequence.id, known.size());
-    sampled.invalid = broken.count(sequence.id) > 0;
+    sampled.forbidden = forbidden.count(sequence.id) > 0;
+    sampled.invalid = sampled.forbidden || broken.count(sequence.id) > 0;
   }
 
   std::vector<Place> cache_;

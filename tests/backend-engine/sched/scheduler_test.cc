@@ -90,6 +90,20 @@ TEST(Scheduler, EndsAtMaxTokensAndAtAStopToken) {
   EXPECT_EQ(answers[2].back().token, 14);
 }
 
+TEST(Scheduler, AMaskThatAllowsNothingFailsItsSequenceAndSaysWhere) {
+  Driver driver(kRoomy);
+  for (SequenceId id = 1; id <= 2; ++id) driver.scheduler.Add(id, MakeRequest(10, 3), 0);
+  driver.forbidden = {2};
+  driver.Finish();
+  std::string error;
+  for (const TokenEvent& event : driver.all_events) {
+    if (event.finish == FinishReason::kFailed) error += std::to_string(event.id) + ": " + event.error;
+  }
+  EXPECT_EQ(error, "2: the mask of allowed tokens allows none at position 10, token 1 of the answer; "
+                   "it must allow at least one, or a stop token");
+  EXPECT_EQ(driver.scheduler.pool().used(), 0);
+}
+
 TEST(Scheduler, LogitsThatAreNotFiniteFailTheirSequenceAlone) {
   Driver driver(kRoomy);
   for (SequenceId id = 1; id <= 3; ++id) driver.scheduler.Add(id, MakeRequest(10, 3), 0);
