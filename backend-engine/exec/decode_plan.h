@@ -29,7 +29,7 @@ inline int32_t BucketFor(const std::vector<int32_t>& buckets, int32_t sequences)
   return found == buckets.end() ? 0 : *found;
 }
 
-inline constexpr int32_t kSplitsMax = 32;
+inline constexpr int32_t kSplitsMax = 128;
 inline constexpr int32_t kSplitKeysMin = 64;     // Fewer are not worth joining.
 inline constexpr int32_t kBlocksOfAttention = 4;  // That a multiprocessor holds at once.
 

@@ -13,6 +13,8 @@ constexpr int64_t kAlign = 256;
 constexpr int kRunsMeasured = 8;
 constexpr int32_t kTokensMeasured = 512;  // Beyond, cuBLASLt's first guess is a good one.
 
+static_assert(kSplitsMax <= cuda::kAttentionSplitsMax);
+
 int64_t Aligned(int64_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
 GpuBufferSizes SizesOf(const GpuGroup& group, const Shard& shard) {

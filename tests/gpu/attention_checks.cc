@@ -143,6 +143,7 @@ void Checks::AttentionDecode() {
       {7, 1, 128, 16, 3, {{150, 1}, {31, 1}}},
       {16, 2, 128, 8, 1, {{64, 1}}},
       {11, 1, 128, 16, 2, {{97, 1}}},  // Two chunks of a group.
+      {2, 1, 64, 16, 128, {{150, 1}, {0, 1}}},  // More splits than keys, and than threads.
   };
   if (large_) {
     shapes.push_back({32, 8, 128, 16, 16, {{8000, 1}}});

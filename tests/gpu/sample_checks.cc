@@ -148,6 +148,8 @@ void Checks::Sample() {
     SampleSetting(setting.name, setting.params, 300, 1);
     SampleSetting(setting.name, setting.params, 128256, 1);
   }
+  // So many nearly equal weights that the search walks over all of them to the end.
+  SampleSetting("flat", {.temperature = 1000.0f, .top_k = 6000, .top_p = 0.9f}, 9001, 1);
   SampleSetting("one token", {.temperature = 1.0f, .top_p = 0.5f}, 1, 1);
 }
 

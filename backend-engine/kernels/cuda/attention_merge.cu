@@ -10,19 +10,32 @@
 namespace penstock::engine::cuda {
 namespace {
 
-// Block (head, sequence); a thread a number of the head. All threads read the
-// same few statistics.
+// Block (head, sequence). A thread has the statistics of some splits, then a number
+// of the head: all reads of a turn are under way together, as their latency is what
+// this kernel takes.
 __global__ void __launch_bounds__(128) AttentionMergeKernel(AttentionCall call) {
-  const int head = blockIdx.x;
+  __shared__ float factors[kAttentionSplitsMax];
+  const int head = blockIdx.x, threads = blockDim.x;
   const int64_t first = (int64_t{blockIdx.y} * call.heads + head) * call.splits;
   const float* stats = call.partial_stats + first * 2;
   float largest = kLowest;
-  for (int split = 0; split < call.splits; ++split) largest = Larger()(largest, stats[split * 2]);
-  float sum = 0.0f, out = 0.0f;
-  for (int split = 0; split < call.splits; ++split) {
-    const float factor = exp2f(stats[split * 2] - largest);
-    sum += stats[split * 2 + 1] * factor;
-    out += call.partial[(first + split) * call.head_dim + threadIdx.x] * factor;
+  for (int split = threadIdx.x; split < call.splits; split += threads) {
+    largest = Larger()(largest, stats[split * 2]);
+  }
+  largest = ReduceBlock(largest, kLowest, Larger());
+  float sum = 0.0f;
+  int used = 0;  // Splits after the last one with keys are not read.
+  for (int split = threadIdx.x; split < call.splits; split += threads) {
+    factors[split] = exp2f(stats[split * 2] - largest);
+    sum += stats[split * 2 + 1] * factors[split];
+    if (stats[split * 2 + 1] > 0.0f) used = split + 1;
+  }
+  sum = ReduceBlock(sum, 0.0f, Plus());
+  used = ReduceBlock(used, 0, Larger());  // Everybody's factors are there, too.
+  float out = 0.0f;
+#pragma unroll 8
+  for (int split = 0; split < used; ++split) {
+    out += call.partial[(first + split) * call.head_dim + threadIdx.x] * factors[split];
   }
   const int64_t token = call.sequences[call.decodes[blockIdx.y]].first_token;
   call.out[(token * call.heads + head) * call.head_dim + threadIdx.x] = NarrowToBf16(out / sum);
@@ -37,7 +50,8 @@ bool Takes(const AttentionCall& call) {
 
 GpuError AttentionDecode(const AttentionCall& call, Stream stream) {
   constexpr int kGridMax = 65535;
-  if (!Takes(call) || call.splits < 1 || call.decode_count < 0 || call.decode_count > kGridMax) {
+  if (!Takes(call) || call.splits < 1 || call.splits > kAttentionSplitsMax ||
+      call.decode_count < 0 || call.decode_count > kGridMax) {
     return kGpuInvalid;
   }
   if (call.decode_count == 0) return kGpuOk;

@@ -23,15 +23,16 @@ TEST(DecodeBuckets, HoldEveryBatchWithLittlePadding) {
 }
 
 TEST(DecodeSplits, KeepAllMultiprocessorsReadingAndNoneForNothing) {
-  // One sequence of 8 KV heads on 132 multiprocessors: as many as are joined.
-  EXPECT_EQ(DecodeSplits(1, 8, 132, 8192), kSplitsMax);
+  // One sequence of 8 KV heads on 132 multiprocessors, four blocks on each.
+  EXPECT_EQ(DecodeSplits(1, 8, 132, 8192), 66);
+  EXPECT_EQ(DecodeSplits(1, 1, 132, 8192), kSplitsMax);  // As many as are joined.
   EXPECT_EQ(DecodeSplits(8, 8, 132, 8192), 9);
   EXPECT_EQ(DecodeSplits(66, 8, 132, 8192), 1);
   EXPECT_EQ(DecodeSplits(1000, 8, 132, 8192), 1);
   // Short contexts are not cut into less than is worth joining.
   EXPECT_EQ(DecodeSplits(1, 8, 132, 128), 2);
   EXPECT_EQ(DecodeSplits(1, 8, 132, 1), 1);
-  EXPECT_EQ(DecodeSplits(0, 8, 132, 8192), kSplitsMax);
+  EXPECT_EQ(DecodeSplits(0, 8, 132, 8192), 66);
 }
 
 TEST(DecodeSplits, PartialResultsOfAnyBatchFitTheirMemory) {
