@@ -201,7 +201,8 @@ GpuError TakeTokens(const PeerGroup& group, const TokenPlace* places, int32_t co
 }
 
 GpuError LoadPeers() {
-  return LoadKernels(PeerSumAndNormKernel, PeerSumKernel, PeerGatherKernel, TakeTokensKernel);
+  return LoadKernels(PeerSumAndNormKernel, PeerSumKernel, PeerSumPartsKernel, PeerTakePartsKernel,
+                     PeerGatherKernel, TakeTokensKernel);
 }
 
 }  // namespace penstock::engine::cuda
