@@ -4,23 +4,17 @@
 
 namespace penstock {
 
-void* Arena::Allocate(size_t bytes, size_t alignment) {
+void* Arena::AllocateChunk(size_t bytes) {
   if (bytes > bytes_max_) return nullptr;
-  if (!chunks_.empty()) {
-    Chunk& chunk = chunks_.back();
-    const size_t start = (used_ + alignment - 1) / alignment * alignment;
-    if (start <= chunk.size && bytes <= chunk.size - start) {
-      used_ = start + bytes;
-      return chunk.memory.get() + start;
-    }
-  }
   const size_t size = std::max(chunk_bytes_, bytes);
   if (size > bytes_max_ - bytes_held_) return nullptr;
   // for_overwrite: what is asked for is written by whoever asked.
   chunks_.push_back({std::make_unique_for_overwrite<char[]>(size), size});
   bytes_held_ += size;
+  chunk_ = chunks_.back().memory.get();
+  room_ = size;
   used_ = bytes;
-  return chunks_.back().memory.get();
+  return chunk_;
 }
 
 std::string_view Arena::Copy(std::string_view text) {
@@ -34,7 +28,8 @@ void Arena::Reset() {
   used_ = 0;
   if (chunks_.empty()) return;
   chunks_.resize(chunks_[0].size > chunk_bytes_ ? 0 : 1);
-  bytes_held_ = chunks_.empty() ? 0 : chunks_[0].size;
+  chunk_ = chunks_.empty() ? nullptr : chunks_[0].memory.get();
+  bytes_held_ = room_ = chunks_.empty() ? 0 : chunks_[0].size;
 }
 
 }  // namespace penstock

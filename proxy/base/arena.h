@@ -22,7 +22,12 @@ class Arena {
   Arena& operator=(const Arena&) = delete;
 
   // nullptr: `bytes_max` would be exceeded.
-  void* Allocate(size_t bytes, size_t alignment = alignof(std::max_align_t));
+  void* Allocate(size_t bytes, size_t alignment = alignof(std::max_align_t)) {
+    const size_t start = (used_ + alignment - 1) & ~(alignment - 1);
+    if (chunk_ == nullptr || start > room_ || bytes > room_ - start) return AllocateChunk(bytes);
+    used_ = start + bytes;
+    return chunk_ + start;
+  }
 
   // A copy that lives until Reset(); a view without data() where the limit is reached.
   std::string_view Copy(std::string_view text);
@@ -41,6 +46,8 @@ class Arena {
   size_t bytes_held() const { return bytes_held_; }   // Of all chunks.
 
  private:
+  void* AllocateChunk(size_t bytes);
+
   struct Chunk {
     std::unique_ptr<char[]> memory;
     size_t size = 0;
@@ -49,7 +56,9 @@ class Arena {
   const size_t chunk_bytes_;
   const size_t bytes_max_;
   size_t bytes_held_ = 0;
-  size_t used_ = 0;             // Of the last chunk.
+  char* chunk_ = nullptr;       // The last one,
+  size_t room_ = 0;             // how large it is,
+  size_t used_ = 0;             // and how much of it is given out.
   std::vector<Chunk> chunks_;
 };
 

@@ -32,16 +32,18 @@ struct H2Callbacks {
     H2Codec& codec = Of(user_data);
     codec.head_.Begin();
     if (codec.server() && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
-      H2Message& message = codec.Open(static_cast<MessageId>(frame->hd.stream_id));
-      nghttp2_session_set_stream_user_data(session, frame->hd.stream_id, &message);
+      codec.block_of_ = &codec.Open(static_cast<MessageId>(frame->hd.stream_id));
+      nghttp2_session_set_stream_user_data(session, frame->hd.stream_id, codec.block_of_);
+    } else {
+      codec.block_of_ = MessageOf(session, frame->hd.stream_id);
     }
     return 0;
   }
 
-  static int OnHeader(nghttp2_session* session, const nghttp2_frame* frame, nghttp2_rcbuf* name,
-                      nghttp2_rcbuf* value, uint8_t, void* user_data) {
+  static int OnHeader(nghttp2_session*, const nghttp2_frame*, nghttp2_rcbuf* name, nghttp2_rcbuf* value,
+                      uint8_t, void* user_data) {
     H2Codec& codec = Of(user_data);
-    H2Message* const message = MessageOf(session, frame->hd.stream_id);
+    H2Message* const message = codec.block_of_;
     if (message == nullptr) return 0;
     const bool over = codec.head_.over_limit();
     codec.head_.Add(View(name), View(value), message->arena, message->count);

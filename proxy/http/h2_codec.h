@@ -121,15 +121,18 @@ class H2Codec final : public Codec {
   std::string_view flood_word_;         // A limit was passed; the connection fails for it.
 
   std::vector<std::unique_ptr<H2Message>> messages_;   // By id, those that are over until Reap().
+  mutable H2Message* found_ = nullptr;  // Of messages_: the one that was last asked for.
   size_t open_ = 0;                     // Of messages_: streams that live,
   size_t closed_ = 0;                   // and those that have ended.
-  H2Head head_;                         // Of the block that is being read.
+  H2Head head_;                         // Of the block that is being read,
+  H2Message* block_of_ = nullptr;       // and whose it is.
   std::vector<Event> events_;
   H2Message* chunk_of_ = nullptr;       // Where parsing paused: whose bytes these are.
   std::string_view chunk_;
   H2Message* direct_of_ = nullptr;      // Whose bytes WriteBody() was just given.
   std::string_view direct_;
   Gather* out_ = nullptr;               // While nghttp2 writes.
+  uint8_t named_ = 0;                   // Names of values that come once: in the peer's table.
   std::string said_;                    // Written before a flood ended the connection.
 
   ProtocolError error_;

@@ -54,11 +54,14 @@ H2Message& H2Codec::Open(MessageId id) {
   return *messages_.back();
 }
 
+// Most often the one of last time.
 H2Message* H2Codec::Find(MessageId id) const {
+  if (found_ != nullptr && found_->id == id) return found_;
   const auto at = std::lower_bound(
       messages_.begin(), messages_.end(), id,
       [](const auto& message, MessageId wanted) { return message->id < wanted; });
-  return at == messages_.end() || (*at)->id != id ? nullptr : at->get();
+  if (at == messages_.end() || (*at)->id != id) return nullptr;
+  return found_ = at->get();
 }
 
 H2Message* H2Codec::FindOpen(MessageId id) const {
@@ -246,6 +249,7 @@ bool H2Codec::reusable() const {
 void H2Codec::Reap() {
   if (telling_ || feeding_ || closed_ == 0) return;
   closed_ = 0;
+  found_ = nullptr;
   std::vector<std::unique_ptr<H2Message>>& spare = Spare();
   size_t kept = 0;
   for (std::unique_ptr<H2Message>& message : messages_) {

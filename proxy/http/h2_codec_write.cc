@@ -40,25 +40,28 @@ bool StaysHere(KnownHeader id) {
   }
 }
 
+constexpr auto kOfTokens = [] {
+  std::array<bool, 256> fine{};
+  for (const unsigned char c : std::string_view("!#$%&'*+-.^_`|~0123456789")) fine[c] = true;
+  for (unsigned char c = 'a'; c <= 'z'; ++c) fine[c] = fine[c - 'a' + 'A'] = true;
+  return fine;
+}();
+
 bool IsToken(std::string_view name) {
-  constexpr std::string_view kOthers = "!#$%&'*+-.^_`|~";
-  const auto fine = [&](char c) {
-    const char lower = ToLower(c);
-    return (lower >= 'a' && lower <= 'z') || (c >= '0' && c <= '9') ||
-           kOthers.find(c) != std::string_view::npos;
-  };
+  const auto fine = [](char c) { return kOfTokens[static_cast<unsigned char>(c)]; };
   return !name.empty() && std::all_of(name.begin(), name.end(), fine);
 }
 
-// Values that never come again: in the peer's table they would only push out others,
-// and nghttp2 would compare each new one with all of them.
-bool ComesOnce(const Header& header) {
-  if (header.id != KnownHeader::kOther) return header.id == KnownHeader::kXRequestId;
+// Not 0, and another bit for each: fields whose values never come again. In the peer's
+// table these would only push out others, and nghttp2 would compare each new one with all
+// of them. The first one goes in all the same, for its name.
+uint8_t ComesOnce(const Header& header) {
+  if (header.id != KnownHeader::kOther) return header.id == KnownHeader::kXRequestId ? 1 : 0;
   switch (header.name.size()) {
-    case 11: return EqualsIgnoringCase(header.name, "traceparent");
-    case 12: return EqualsIgnoringCase(header.name, "grpc-timeout");
-    case 20: return EqualsIgnoringCase(header.name, "x-request-timeout-ms");
-    default: return false;
+    case 11: return EqualsIgnoringCase(header.name, "traceparent") ? 2 : 0;
+    case 12: return EqualsIgnoringCase(header.name, "grpc-timeout") ? 4 : 0;
+    case 20: return EqualsIgnoringCase(header.name, "x-request-timeout-ms") ? 8 : 0;
+    default: return 0;
   }
 }
 
@@ -89,10 +92,17 @@ bool IsFieldValue(std::string_view value) {
   });
 }
 
-// One header block for nghttp2, which copies it and writes names in lower case.
+// One header block for nghttp2, which copies it and writes names in lower case: but for
+// names that are known, since those are so and stay.
 class Block {
  public:
-  void Add(std::string_view name, std::string_view value, uint8_t flags = NGHTTP2_NV_FLAG_NONE) {
+  explicit Block(uint8_t& named) : named_(named) {}
+
+  // `name` is one for all time, in lower case.
+  void AddKnown(std::string_view name, std::string_view value, uint8_t flags = NGHTTP2_NV_FLAG_NONE) {
+    Add(name, value, flags | NGHTTP2_NV_FLAG_NO_COPY_NAME);
+  }
+  void Add(std::string_view name, std::string_view value, uint8_t flags) {
     fields_.push_back({const_cast<uint8_t*>(Bytes(name)), const_cast<uint8_t*>(Bytes(value)),
                        name.size(), value.size(), flags});
   }
@@ -104,8 +114,14 @@ class Block {
       if (header.dropped || (StaysHere(header.id) && !te)) continue;
       if (header.id == KnownHeader::kOther && !IsToken(header.name)) continue;
       if (!IsFieldValue(header.value)) continue;
-      Add(header.name, header.value,
-          ComesOnce(header) ? NGHTTP2_NV_FLAG_NO_INDEX : NGHTTP2_NV_FLAG_NONE);
+      const uint8_t once = ComesOnce(header);
+      const uint8_t flags = (named_ & once) != 0 ? NGHTTP2_NV_FLAG_NO_INDEX : NGHTTP2_NV_FLAG_NONE;
+      named_ |= once;
+      if (header.id == KnownHeader::kOther) {
+        Add(header.name, header.value, flags);
+      } else {
+        AddKnown(NameOf(header.id), header.value, flags);
+      }
     }
   }
   void AddStatus(uint16_t status) { AddNumber(":status", status, status_); }
@@ -119,8 +135,10 @@ class Block {
 
   void AddNumber(std::string_view name, uint64_t value, Digits& digits) {
     const auto result = std::to_chars(digits.data(), digits.data() + digits.size(), value);
-    Add(name, {digits.data(), static_cast<size_t>(result.ptr - digits.data())});
+    AddKnown(name, {digits.data(), static_cast<size_t>(result.ptr - digits.data())});
   }
+
+  uint8_t& named_;   // Of the connection: what its peer has had of ComesOnce().
 
   absl::InlinedVector<nghttp2_nv, 48> fields_;
   Digits status_, length_;
@@ -141,7 +159,7 @@ struct H2Source {
     if (!last) return static_cast<ssize_t>(offered);
     *flags |= NGHTTP2_DATA_FLAG_EOF;
     if (!message->trailers_to_send.empty()) {
-      Block block;
+      Block block(static_cast<H2Codec*>(user_data)->named_);
       block.Add(message->trailers_to_send);
       if (block.size() > 0 &&
           nghttp2_submit_trailer(session, stream, block.data(), block.size()) == 0) {
@@ -229,11 +247,11 @@ MessageId H2Codec::WriteRequest(Gather& out, const RequestHead& head,
   const Header* const host = penstock::Find(head.headers, KnownHeader::kHost);
   const std::string_view authority =
       host != nullptr && !host->dropped ? host->value : head.authority;
-  Block block;
-  block.Add(":method", head.method);
-  block.Add(":scheme", head.scheme.empty() ? std::string_view("http") : head.scheme);
-  if (!authority.empty()) block.Add(":authority", authority);
-  block.Add(":path", head.target);
+  Block block(named_);
+  block.AddKnown(":method", head.method);
+  block.AddKnown(":scheme", head.scheme.empty() ? std::string_view("http") : head.scheme);
+  if (!authority.empty()) block.AddKnown(":authority", authority);
+  block.AddKnown(":path", head.target);
   block.Add(head.headers);
   block.Add(extra);
   if (head.framing == Framing::kLength) block.AddLength(head.content_length);
@@ -266,7 +284,7 @@ void H2Codec::WriteResponse(Gather& out, MessageId id, const ResponseHead& head,
   CHECK(server());
   H2Message* const message = FindOpen(id);
   if (message == nullptr || message->writing != Writing::kNothing) return;
-  Block block;
+  Block block(named_);
   block.AddStatus(head.status);
   block.Add(head.headers);
   block.Add(extra);
@@ -290,7 +308,7 @@ void H2Codec::WriteContinue(Gather& out, MessageId id) {
   CHECK(server());
   H2Message* const message = FindOpen(id);
   if (message == nullptr || message->writing != Writing::kNothing) return;
-  Block block;
+  Block block(named_);
   block.AddStatus(100);
   nghttp2_submit_headers(session_, NGHTTP2_FLAG_NONE, static_cast<int32_t>(id), nullptr,
                          block.data(), block.size(), nullptr);

@@ -116,6 +116,34 @@ TEST(H2Cost, MessagesSideBySideAllocateNothingOfOursWhileSomeStayOpen) {
   EXPECT_EQ(line.answered.ends, 50u * 16);
 }
 
+// An id that differs each time is never put into the peer's table, but its name is.
+TEST(H2Cost, TheNameOfARequestIdIsWrittenOnceAConnection) {
+  Line line;
+  std::vector<size_t> sizes;
+  for (const std::string_view value : {"", "0123456789abcdef", "1032547698badcfe", "fedcba9876543210"}) {
+    Header id{"X-Request-Id", value, KnownHeader::kXRequestId};
+    RequestHead head;
+    head.method = "GET";
+    head.target = "/";
+    head.authority = "h";
+    if (!value.empty()) head.headers = std::span(&id, 1);
+    line.asked.requests.clear();
+    line.client->WriteRequest(*line.gather, head, {});
+    line.client->Pump(*line.gather);
+    line.Take(*line.gather, line.to_server);
+    sizes.push_back(line.to_server.size());
+    line.Carry();
+    ASSERT_EQ(line.asked.requests.size(), 1u);
+    if (value.empty()) continue;
+    const Header* const read = Find(line.asked.requests[0].second->headers, KnownHeader::kXRequestId);
+    ASSERT_NE(read, nullptr);
+    EXPECT_EQ(read->name, "x-request-id");
+    EXPECT_EQ(read->value, value);
+  }
+  EXPECT_LE(sizes[2] + 8, sizes[1]);   // Nine bytes of Huffman and their length, for an index.
+  EXPECT_EQ(sizes[3], sizes[2]);
+}
+
 // What malloc has given out; a sanitizer's does not say.
 size_t InUse() { return mallinfo2().uordblks; }
 
