@@ -129,6 +129,7 @@ defaults
   timeout connect 5s
   timeout client 300s
   timeout server 300s
+  option http-no-delay
   http-reuse always
 frontend f
   {bind}
