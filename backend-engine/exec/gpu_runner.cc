@@ -503,9 +503,15 @@ class GpuRunner::Impl {
 
 std::unique_ptr<GpuRunner> GpuRunner::Create(const ModelConfig& config, const TensorSource& source,
                                              const GpuRunnerOptions& options, std::string& error) {
-  auto impl = std::make_unique<Impl>(options);
-  if (!impl->Start(config, source, error)) return nullptr;
-  return std::unique_ptr<GpuRunner>(new GpuRunner(std::move(impl)));
+  try {
+    auto impl = std::make_unique<Impl>(options);
+    if (!impl->Start(config, source, error)) return nullptr;
+    return std::unique_ptr<GpuRunner>(new GpuRunner(std::move(impl)));
+  } catch (const std::exception& exception) {
+    error = "the " + std::to_string(options.gpus.size()) +
+            " ranks could not be started: " + exception.what();
+    return nullptr;
+  }
 }
 
 GpuRunner::GpuRunner(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -38,6 +38,11 @@ TEST(CpuRunner, SaysWhatItIs) {
   EXPECT_EQ(info.vocab_size, 101);
 }
 
+TEST(CpuRunner, RanksThatGetNoThreadAreAMessage) {
+  const RandomModel model(SmallConfig());
+  ExpectRanksWithoutThreadsAreAMessage([&] { return CreateError(model, {.ranks = 2}); });
+}
+
 TEST(CpuRunner, TheBudgetDecidesTheBlocksUpToWhatCanBeUsed) {
   const RandomModel model(SmallConfig());
   // Two layers of keys and values, 2 heads of 10, 16 tokens, bfloat16.

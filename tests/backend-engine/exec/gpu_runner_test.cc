@@ -95,6 +95,14 @@ TEST(GpuRunner, GivesTheLogitsOfCpuRanksWithAnyNumberOfRanks) {
   }
 }
 
+TEST(GpuRunner, RanksThatGetNoThreadAreAMessage) {
+  const RandomModel model(SmallGpuConfig());
+  ExpectRanksWithoutThreadsAreAMessage([&] {
+    return CreateError(model, {.gpus = {0, 0}, .block_count = 8, .max_step_tokens = 16,
+                               .max_sequences = 2});
+  });
+}
+
 TEST(GpuRunner, EveryKernelIsLoadedBeforeARankWaitsForAnother) {
   const RandomModel model(SmallGpuConfig());
   const auto runner = Make(model, {.gpus = {0, 0}, .block_count = 40, .max_step_tokens = 128,

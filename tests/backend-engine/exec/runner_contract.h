@@ -3,9 +3,11 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <pthread.h>
 
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "backend-engine/exec/runner.h"
 #include "tests/backend-engine/model/random_model.h"
@@ -24,6 +26,34 @@ inline StepPlan OneTokenPlan(int32_t block = 0) {
   plan.block_table = {block};
   plan.sequences.push_back({.id = 9, .token_count = 1, .block_count = 1, .sample = true});
   return plan;
+}
+
+// While it lives the system gives no new thread: their stacks are as large as all memory.
+class NoThreads {
+ public:
+  NoThreads() {
+    EXPECT_EQ(pthread_getattr_default_np(&before_), 0);
+    pthread_attr_t huge;
+    EXPECT_EQ(pthread_attr_init(&huge), 0);
+    EXPECT_EQ(pthread_attr_setstacksize(&huge, size_t{1} << 47), 0);
+    EXPECT_EQ(pthread_setattr_default_np(&huge), 0);
+    pthread_attr_destroy(&huge);
+  }
+  ~NoThreads() {
+    EXPECT_EQ(pthread_setattr_default_np(&before_), 0);
+    pthread_attr_destroy(&before_);
+  }
+  NoThreads(const NoThreads&) = delete;
+  NoThreads& operator=(const NoThreads&) = delete;
+
+ private:
+  pthread_attr_t before_;
+};
+
+inline void ExpectRanksWithoutThreadsAreAMessage(
+    const std::function<std::string()>& create_error_of_two_ranks) {
+  const NoThreads none;
+  EXPECT_EQ(create_error_of_two_ranks().find("the 2 ranks could not be started: "), 0u);
 }
 
 inline void ExpectLogitsThatAreNotFiniteSpoilTheirOwnSequence(ModelConfig config,
