@@ -5,7 +5,6 @@ import contextlib
 import http.client
 import json
 import signal
-import statistics
 import time
 import unittest
 
@@ -133,13 +132,21 @@ class SlowEngineTest(StackTest):
         share = len([o for o in outcomes if o.backend == slow]) / len(outcomes)
         self.assertLessEqual(share, 0.7 / 3, f"of {len(outcomes)}")
         self.assertGreater(share, 0.02, "it is still tried")
-        terms = {}
+        self.check_that_scores_say_why(decisions, slow)
+
+    def check_that_scores_say_why(self, decisions, slow):
+        lost = 0
         for decision in decisions:
+            scores = {}
             for candidate in decision["candidates"]:
-                terms.setdefault(candidate["backend"], []).append(candidate)
-        fast = [c["t_s"] for name, found in terms.items() if name != slow for c in found]
-        self.assertGreater(statistics.median(c["t_s"] for c in terms[slow]), statistics.median(fast))
-        self.assertGreater(statistics.median(c["terms"]["latency"] for c in terms[slow]), 1)
+                terms, score = candidate["terms"], candidate["score"]
+                self.assertAlmostEqual(0.6 * terms["latency"] + 0.4 * terms["queue"], score, delta=0.005)
+                scores[candidate["backend"]] = score
+            if slow not in scores or decision["chosen"] == slow:
+                continue
+            lost += 1
+            self.assertGreater(scores[slow] + 0.005, scores[decision["chosen"]], decision)
+        self.assertGreater(lost, len(decisions) / 2)
 
 
 class BrokenBackendTest(StackTest):

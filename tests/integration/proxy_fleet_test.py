@@ -77,8 +77,7 @@ class HealthAndTrafficTest(FleetTest):
         self.start(3, "health_check: {interval: 1s, timeout: 1s}\nload_reports: {push: false}\n"
                       "circuit_breaker: {open_base: 20s}")
         self.backends[0].script = lambda request: request.reset()
-        self.shares(2)
-        self.assertEqual(self.shown(0)["breaker"]["state"], "open")
+        wait_until(lambda: self.shares(2) and self.shown(0)["breaker"]["state"] == "open", "its breaker opens", 60)
         self.assertEqual(self.shown(0)["health"]["state"], "healthy")
         self.assertEqual(self.shares(2)[0], 0)
 
