@@ -33,6 +33,7 @@ class GpuLine {
 
   // See Rendezvous.
   void OnLost(std::function<void(const std::string&)> lost) { line_->OnLost(std::move(lost)); }
+  void Leave(const std::string& why) { line_->Leave(why); }
 
   // True: somebody is lost, or was within so long; `why` says who. For when all is over:
   // messages that come meanwhile are gone.

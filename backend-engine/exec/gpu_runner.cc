@@ -70,7 +70,7 @@ class GpuRunner::Impl {
       loaded_.emplace_back(0, 0);
       comms_.push_back(threads_meet_.MakeComm(rank));
     }
-    if (line_ != nullptr) line_->OnLost([this](const std::string& why) { Fail(why); });
+    if (line_ != nullptr) line_->OnLost([this](const std::string& why) { FailAlone(why); });
     // Memory of the host that this thread touches first lies near the GPU, too.
     const PlaceRestored restored;
     Settle(0);
@@ -287,6 +287,11 @@ class GpuRunner::Impl {
 
   // The first reason stays: what follows it is what it caused.
   void Fail(const std::string& reason) {
+    if (FailAlone(reason) && line_ != nullptr) line_->Leave(reason);
+  }
+
+  // False: something had failed before.
+  bool FailAlone(const std::string& reason) {
     bool first = false;
     {
       const std::lock_guard lock(mutex_);
@@ -297,6 +302,7 @@ class GpuRunner::Impl {
     if (first && ready_ && options_.failed) options_.failed(reason);
     const std::lock_guard lock(failure_mutex_);
     if (on_failure_) on_failure_();
+    return first;
   }
 
   // Nobody waits any longer, on the host or on a GPU.

@@ -135,6 +135,19 @@ class Rendezvous::State {
     lost(why);
   }
 
+  void Leave(const std::string& why) {
+    std::string last = Name(options_.index) + " has failed: " + why;
+    last.resize(std::min(last.size(), kTextMax));
+    {
+      const std::lock_guard lock(mutex_);
+      if (!lost_.empty()) return;
+      lost_ = last;
+      on_lost_ = {};
+      come_.notify_one();
+    }
+    SayLost(last);
+  }
+
   bool Send(std::span<const std::byte> message) {
     const std::lock_guard sending(sending_);
     const auto give_up = [this] { return leaving_ || IsLost(); };
@@ -401,16 +414,19 @@ class Rendezvous::State {
     std::function<void(const std::string&)> on_lost;
     {
       const std::lock_guard lock(mutex_);
+      if (!lost_.empty()) return false;
       lost_ = why;
       on_lost = std::move(on_lost_);
       come_.notify_one();
     }
-    {
-      const std::lock_guard sending(sending_);  // Whoever sends gives up now.
-      for (Peer& peer : peers_) (void)peer.socket.Send(kLost, why, AtOnce);
-    }
+    SayLost(why);
     if (on_lost) on_lost(why);
     return false;
+  }
+
+  void SayLost(const std::string& why) {
+    const std::lock_guard sending(sending_);  // Whoever sends gives up now.
+    for (Peer& peer : peers_) (void)peer.socket.Send(kLost, why, AtOnce);
   }
 
   const RendezvousOptions options_;
@@ -444,6 +460,7 @@ std::unique_ptr<Rendezvous> Rendezvous::Meet(const RendezvousOptions& options, s
 
 Rendezvous::Rendezvous(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Rendezvous::~Rendezvous() = default;
+void Rendezvous::Leave(const std::string& why) { state_->Leave(why); }
 int64_t Rendezvous::agreed() const { return state_->agreed(); }
 bool Rendezvous::Healthy(std::string& error) const { return state_->Healthy(error); }
 void Rendezvous::OnLost(std::function<void(const std::string&)> lost) {

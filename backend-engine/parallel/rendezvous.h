@@ -51,6 +51,9 @@ class Rendezvous {
                                           const std::atomic<bool>& stop, std::string& error);
   ~Rendezvous();  // Leaves: the others are told so.
 
+  // Tells the others why this process is about to end; they lose it with these words.
+  void Leave(const std::string& why);
+
   int64_t agreed() const;  // The smallest offer.
 
   // False once a process is lost; `error` says which and how.

@@ -54,7 +54,8 @@ GpuRunnerOptions Options(int ranks) {
 class Processes {
  public:
   Processes(int processes, GpuRunnerOptions options,
-            const std::function<void(GpuRunnerOptions&)>& of_the_others = {}) {
+            const std::function<void(GpuRunnerOptions&)>& of_the_others = {},
+            const RandomModel& their_model = Model()) {
     emulated::SetGpuCount(4);
     options.failed = [this](const std::string& why) { said_ += why; };
     options.meeting = {.size = processes, .address = FreeAddress(), .facts = "random",
@@ -67,9 +68,9 @@ class Processes {
       other.meeting->index = index;
       other.failed = {};
       if (of_the_others) of_the_others(other);
-      threads_.emplace_back([this, index, other] {
+      threads_.emplace_back([this, index, other, &their_model] {
         const auto at = static_cast<size_t>(index);
-        followers_[at] = GpuRunner::Create(Model().config(), Model().source(), other, errors_[at]);
+        followers_[at] = GpuRunner::Create(their_model.config(), their_model.source(), other, errors_[at]);
         made_[index].set_value();
         if (followers_[at] != nullptr) ends_[at] = followers_[at]->Follow();
       });
@@ -237,6 +238,17 @@ TEST(GpuLine, ProcessesThatAreNotAlikeAreToldWhichNumberDiffers) {
   EXPECT_EQ(group.error(1), group.error(0));
 }
 
+TEST(GpuLine, AProcessThatCannotStartTellsTheOthersWhy) {
+  RandomModel cut(SmallGpuConfig(), DType::kBf16, 0.15f);
+  cut.Remove("model.layers.1.mlp.down_proj.weight");
+  Processes group(2, Options(1), {}, cut);
+  EXPECT_FALSE(group.whole());
+  EXPECT_EQ(group.error(0).find("process 1 has failed: tensor model.layers.1.mlp.down_proj.weight"), 0u)
+      << group.error(0);
+  EXPECT_EQ(group.error(1).find("tensor model.layers.1.mlp.down_proj.weight is missing"), 0u)
+      << group.error(1);
+}
+
 TEST(GpuLine, RanksOfProcessesNeedAGpuEach) {
   GpuRunnerOptions options = Options(1);
   options.gpus = {0, 0};
@@ -253,9 +265,10 @@ TEST(GpuLine, AnIdleEngineFailsWhenAProcessEnds) {
   Answers answers;
   std::promise<void> failed;
   std::atomic<bool> told{false};
-  Engine* engine = nullptr;
+  std::atomic<Engine*> engine{nullptr};
   Engine made(group.TakeFirst(), {}, answers.sink(), [&] {
-    if (engine != nullptr && engine->Load().state == NodeState::kFailed && !told.exchange(true)) {
+    Engine* const running = engine.load();
+    if (running != nullptr && running->Load().state == NodeState::kFailed && !told.exchange(true)) {
       failed.set_value();
     }
   });

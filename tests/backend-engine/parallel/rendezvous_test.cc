@@ -204,6 +204,13 @@ TEST(Rendezvous, WhoeverWaitsForOrdersHearsThatTheFirstHasEnded) {
   EXPECT_EQ(heard, "process 0 has ended");
 }
 
+TEST(Rendezvous, WhoeverLeavesWithAReasonIsLostWithIt) {
+  Two two;
+  two.second.rendezvous->Leave("GPU 0: out of memory");
+  two.second.rendezvous.reset();
+  EXPECT_EQ(WaitForLoss(*two.first.rendezvous), "process 1 has failed: GPU 0: out of memory");
+}
+
 TEST(Rendezvous, OrdersThatAreTooManyOrTooLargeLoseTheFirst) {
   RendezvousOptions options = Of(0, 2, "");
   options.message_bytes_max = 4000;
