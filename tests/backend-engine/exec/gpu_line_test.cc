@@ -50,13 +50,28 @@ GpuRunnerOptions Options(int ranks) {
   return options;
 }
 
+// There are four GPUs as long as any of these lives; a runner must not outlive its GPU.
+class FourGpus {
+ public:
+  FourGpus() {
+    if (living_++ == 0) emulated::SetGpuCount(4);
+  }
+  ~FourGpus() {
+    if (--living_ == 0) emulated::SetGpuCount(1);
+  }
+  FourGpus(const FourGpus&) = delete;
+  FourGpus& operator=(const FourGpus&) = delete;
+
+ private:
+  static inline int living_ = 0;
+};
+
 // The runners of all processes: process 0's, and those that follow it.
 class Processes {
  public:
   Processes(int processes, GpuRunnerOptions options,
             const std::function<void(GpuRunnerOptions&)>& of_the_others = {},
             const RandomModel& their_model = Model()) {
-    emulated::SetGpuCount(4);
     options.failed = [this](const std::string& why) { said_ += why; };
     options.meeting = {.size = processes, .address = FreeAddress(), .facts = "random",
                        .timeout_seconds = 100, .silence_seconds = 5};
@@ -81,7 +96,6 @@ class Processes {
   ~Processes() {
     first_.reset();
     Join();
-    emulated::SetGpuCount(1);
   }
 
   GpuRunner& first() { return *first_; }
@@ -105,6 +119,7 @@ class Processes {
   }
 
  private:
+  const FourGpus gpus_;
   std::unique_ptr<GpuRunner> first_;
   std::vector<std::unique_ptr<GpuRunner>> followers_;
   std::vector<std::string> errors_, ends_;
@@ -125,7 +140,7 @@ std::vector<Tokens> Greedy(Runner& runner) {
 }
 
 TEST(GpuLine, ProcessesGiveTheTokensOfOneWithEveryWayOfSumming) {
-  emulated::SetGpuCount(4);
+  const FourGpus gpus;
   std::string error;
   const auto alone = GpuRunner::Create(Model().config(), Model().source(), Options(4), error);
   ASSERT_NE(alone, nullptr) << error;
@@ -170,7 +185,7 @@ TEST(GpuLine, LogitsOfProcessesAreThoseOfOne) {
     }
     return all;
   };
-  emulated::SetGpuCount(4);
+  const FourGpus gpus;
   std::string error;
   GpuRunnerOptions alone = Options(4);
   alone.keep_logits = true;
@@ -208,7 +223,7 @@ TEST(GpuLine, StepsQueuedAheadTakeTheirTokensFromAnotherProcess) {
     }
     return tokens;
   };
-  emulated::SetGpuCount(4);
+  const FourGpus gpus;
   std::string error;
   GpuRunnerOptions two = Options(2);
   two.sum_by = AllReduceWay::kTwoShot;
