@@ -4,6 +4,8 @@
 #include <iterator>
 #include <utility>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_replace.h"
 #include "proxy/base/check.h"
 #include "proxy/base/log.h"
 #include "proxy/base/status.h"
@@ -27,6 +29,11 @@ void WarnOfMemory(const config::Config& config, uint64_t limit) {
   LogWarn("caches[].max_bytes and server.limits.buffered_bytes come to {} MiB, of {} MiB that there are; "
           "requests will be refused before those are full",
           most >> 20, limit >> 20);
+}
+
+// A log line is one line, whatever it has to tell.
+std::string InOneLine(std::string_view messages) {
+  return absl::StrReplaceAll(absl::StripTrailingAsciiWhitespace(A(messages)), {{"\n", "; "}});
 }
 
 }  // namespace
@@ -132,7 +139,7 @@ void Server::TryReload(const char* why) {
     policy_.last_reload_ok = false;
     policy_.last_error = error;
     ++policy_.rejected;
-    LogError("policy reload ({}) rejected, the last good policy stays: {}", why, error);
+    LogError("policy reload ({}) rejected, the last good policy stays: {}", why, InOneLine(error));
     if (live_) Notify("READY=1");
   };
   absl::StatusOr<std::string> text = seams_.read_file(options_.policy_file);
@@ -184,7 +191,7 @@ absl::StatusOr<config::ParseResult> Server::FirstPolicy() {
   parsed = ParsePolicyText(*copy, options_.policy_file);
   if (!parsed.ok()) return refused;
   LogError("the policy file cannot be served, and the last good copy of it ({}) is served in its place until it "
-           "is mended: {}", options_.last_good, why);
+           "is mended: {}", options_.last_good, InOneLine(why));
   start_error_ = why;
   return parsed;
 }

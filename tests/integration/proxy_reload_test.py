@@ -113,6 +113,12 @@ class ReloadTest(ProxyTest):
         self.assertEqual(self.proxy.metric("penstock_config_last_reload_successful"), 0)
         self.assertRegex(self.log(), "policy reload .* rejected, the last good policy stays: .*policy.yaml:1[0-9]:1: "
                                      "unknown")
+        # Several mistakes stand in one line of the log, one behind the other.
+        self.proxy.write_policy(policy().replace("backends:", "backend:"))
+        self.proxy.proxy.send(signal.SIGHUP)
+        wait_until(lambda: 'unknown field "backend"' in self.log(), "two mistakes are told", 10)
+        self.assertRegex(self.log(), r'has no "backends", which is required; [^\n]*unknown field "backend"; '
+                                     r'did you mean "backends"\?\n')
         os.unlink(self.proxy.policy_file)
         self.proxy.proxy.send(signal.SIGHUP)
         wait_until(lambda: "rejected, the last good policy stays" in self.log().splitlines()[-1]
