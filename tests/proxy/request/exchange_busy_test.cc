@@ -24,8 +24,6 @@ config::Pool OneSlotEach(size_t backends) {
   return pool;
 }
 
-BackendState& StateOf(World& world, size_t index) { return world.fleet->pools[0]->backends[index]->state; }
-
 TEST(Busy, AnAnswerThatSaysSoSpeaksAgainstNoBackendEvenWhenItIsPassedOn) {
   World world;
   world.backends[0]->answer = kBusy;

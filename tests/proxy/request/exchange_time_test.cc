@@ -30,11 +30,6 @@ int64_t Deadlines(World& world, Stage stage) {
 int64_t Timeouts(World& world, TimeoutKind kind) {
   return world.pool().cells.timeouts[static_cast<size_t>(kind)].value();
 }
-size_t Count(std::string_view text, std::string_view part) {
-  size_t count = 0;
-  for (size_t at = 0; (at = text.find(part, at)) != std::string_view::npos; at += part.size()) ++count;
-  return count;
-}
 
 void ExpectDeadline(Peer& client) {
   const std::string answer = client.Take();

@@ -23,11 +23,6 @@ constexpr std::string_view kDone = "data: [DONE]\n\n";
 std::string Token(std::string_view name) {
   return "data: {\"choices\":[{\"text\":\"" + std::string(name) + "\"}]}\n\n";
 }
-size_t Count(std::string_view text, std::string_view part) {
-  size_t count = 0;
-  for (size_t at = 0; (at = text.find(part, at)) != std::string_view::npos; at += part.size()) ++count;
-  return count;
-}
 
 config::Pool Settings() {
   config::Pool pool;
@@ -71,7 +66,7 @@ class HedgeSim {
     switch (random_.Below(6)) {
       case 0:
       case 1:
-        if (clients_.size() < 24) {
+        if (clients_.size() < kClientsMax) {
           clients_.push_back(world_.Connect());
           clients_.back()->stream->Write(Post(R"({"model":"m","stream":true})"));
         }
@@ -131,7 +126,7 @@ class HedgeSim {
   void Check() {
     const RetryBudget& budget = world_.pool().budget;
     // Who began when more were active may end later.
-    EXPECT_LE(budget.in_use(), std::max<uint32_t>(2, kBackends + 24 / 5));
+    EXPECT_LE(budget.in_use(), std::max<uint32_t>(2, kClientsMax / 5));
     for (const auto& client : clients_) CheckAnswer(client->heard, false);
   }
 
@@ -146,7 +141,7 @@ class HedgeSim {
     }
   }
 
-  static constexpr uint32_t kBackends = 3;
+  static constexpr uint32_t kBackends = 3, kClientsMax = 24;
   Random random_;
   World world_{kBackends, Settings()};
   std::vector<std::unique_ptr<Peer>> clients_;

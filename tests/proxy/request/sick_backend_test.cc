@@ -19,9 +19,6 @@ constexpr std::string_view kDone = "data: [DONE]\n\n";
 std::string Events(std::string_view bytes) {
   return std::string(kEventsHead) + Chunk(bytes) + Chunk("");
 }
-BackendState& StateOf(World& world, size_t index) {
-  return world.fleet->pools[0]->backends[index]->state;
-}
 bool Blamed(World& world, size_t index) {
   return StateOf(world, index).ttft(world.network.now()).seconds >= 5;
 }
@@ -78,6 +75,29 @@ TEST(SickBackend, AStreamThatBeginsWithAnErrorIsAFailureUnlessItBlamesTheClient)
       EXPECT_EQ(Blamed(world, 0), one.fault && counts) << one.events;
     }
   }
+}
+
+TEST(SickBackend, AProbeThatBeginsWithAnErrorIsNoSuccess) {
+  config::Pool pool;
+  pool.circuit_breaker.panic_threshold = 0;
+  pool.circuit_breaker.half_open_successes = 1;
+  World world(1, pool);
+  StateOf(world, 0).breaker.Open(BreakerSettings(pool.circuit_breaker), BreakerCause::kConsecutive,
+                                 world.network.now(), 0);
+  world.Wait(2 * kSecond);
+  world.backends[0]->answer = Events("data: {\"error\":{\"code\":500}}\n\n");
+  const auto client = world.Connect();
+  EXPECT_EQ(StatusOf(world.Ask(*client, Post(kStream))), 200);
+  EXPECT_EQ(BreakerOf(world, 0), BreakerState::kOpen);
+}
+
+// It never has a token, so nothing in it comes before the first one.
+TEST(SickBackend, AFeedThatTellsOfAnErrorSaysNothingOfItsBackend) {
+  World world;
+  world.backends[0]->answer = Events("data: news\n\nevent: error\ndata: oh\n\n");
+  const auto client = world.Connect();
+  EXPECT_EQ(StatusOf(world.Ask(*client, "GET /feed HTTP/1.1\r\nhost: a\r\n\r\n")), 200);
+  EXPECT_FALSE(Blamed(world, 0));
 }
 
 TEST(SickBackend, ErrorsOfManyOrOfAllItsRequestsTakeOneOutAndAFewDoNot) {
@@ -155,8 +175,7 @@ TEST(SickBackend, OneThatClosesAfterEachAnswerServesAllTheSame) {
   EXPECT_EQ(BreakerOf(world, 0), BreakerState::kClosed);
 }
 
-// Its promise holds in both spellings of a head: an answer of which each byte takes a
-// second is one that moves, and still has an end.
+// An answer of which each byte takes a second is one that moves, and still has an end.
 TEST(SickBackend, OneThatSendsAByteASecondForEverIsLeftAtTheTotal) {
   for (const bool stream : {false, true}) {
     config::Pool pool;

@@ -2,7 +2,6 @@
 // test says: bytes in memory, time that is told.
 #pragma once
 
-#include <charconv>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -13,25 +12,10 @@
 
 #include "proxy/request/session.h"
 #include "tests/proxy/backends/worlds.h"
+#include "tests/proxy/request/http_text.h"
 #include "tests/support/manual_loop.h"
 
 namespace penstock {
-
-// Length of the whole HTTP message at the front of `text`, or 0 if more must come.
-inline size_t WholeMessage(std::string_view text) {
-  const size_t head = text.find("\r\n\r\n");
-  if (head == std::string_view::npos) return 0;
-  const std::string_view fields = text.substr(0, head + 2);
-  if (fields.find("transfer-encoding: chunked\r\n") != std::string_view::npos) {
-    const size_t end = text.find("0\r\n\r\n", head + 4);
-    return end == std::string_view::npos ? 0 : end + 5;
-  }
-  size_t length = 0;
-  if (const size_t at = fields.find("content-length: "); at != std::string_view::npos) {
-    std::from_chars(fields.data() + at + 16, fields.data() + fields.size(), length);
-  }
-  return text.size() >= head + 4 + length ? head + 4 + length : 0;
-}
 
 // The other end of a connection: keeps what it hears.
 struct Peer final : StreamReceiver {
@@ -98,22 +82,6 @@ struct ScriptedBackend {
   int requests = 0;
   bool close_after = false;
 };
-
-inline std::string Ok(std::string_view body) {
-  return "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: " +
-         std::to_string(body.size()) + "\r\n\r\n" + std::string(body);
-}
-inline std::string Post(std::string_view body, std::string_view path = "/v1/completions") {
-  return "POST " + std::string(path) + " HTTP/1.1\r\nhost: api\r\ncontent-length: " +
-         std::to_string(body.size()) + "\r\n\r\n" + std::string(body);
-}
-inline constexpr std::string_view kEventsHead =
-    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
-inline std::string Chunk(std::string_view bytes) {
-  char size[16];
-  const auto end = std::to_chars(size, size + sizeof size, bytes.size(), 16).ptr;
-  return std::string(size, end) + "\r\n" + std::string(bytes) + "\r\n";
-}
 
 class World {
  public:
@@ -190,11 +158,8 @@ class World {
   std::shared_ptr<Entrance> entrance = std::make_shared<Entrance>();
 };
 
-// The status of an answer, 0 if there is none.
-inline int StatusOf(std::string_view answer) {
-  int status = 0;
-  if (answer.starts_with("HTTP/1.1 ")) std::from_chars(answer.data() + 9, answer.data() + 12, status);
-  return status;
+inline BackendState& StateOf(World& world, size_t index) {
+  return world.fleet->pools[0]->backends[index]->state;
 }
 
 }  // namespace penstock
