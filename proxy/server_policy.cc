@@ -142,10 +142,10 @@ void Server::TryReload(const char* why) {
     LogError("policy reload ({}) rejected, the last good policy stays: {}", why, InOneLine(error));
     if (live_) Notify("READY=1");
   };
+  named_files_.Clear();  // None of a file that is not there is worth another look.
   absl::StatusOr<std::string> text = seams_.read_file(options_.policy_file);
   if (!text.ok()) return refuse(std::string(S(text.status().message())));
   policy_text_ = *text;
-  named_files_.Clear();
   config::ParseResult parsed = ParsePolicyText(*text, options_.policy_file, named_files_.Watch());
   if (!parsed.ok()) return refuse(parsed.Messages());
   // Whatever can fail comes first: a file is taken whole or not at all.

@@ -59,7 +59,7 @@ void CopyAll(Gather& out, const Pieces&... pieces) {
   char* at = out.Extend((std::string_view(pieces).size() + ...));
   if (at == nullptr) return (out.Copy(pieces), ...);
   const auto put = [&at](std::string_view piece) {
-    if (!piece.empty()) std::memcpy(at, piece.data(), piece.size());
+    piece.copy(at, piece.size());
     at += piece.size();
   };
   (put(pieces), ...);

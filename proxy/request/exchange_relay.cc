@@ -30,8 +30,9 @@ void Exchange::Promote(Try& one) {
   one.stage = Try::Stage::kRelaying;
   phase_ = Phase::kRelaying;
   backend_name_ = one.backend_name;
-  // A gRPC status in the head says that it is over already.
-  if (!grpc_status_ && !one.busy) pool_->table.Promoted(one.attempt, now);
+  // A gRPC status in the head says that it is over already; a first event that is an
+  // error, how it ends.
+  if (!grpc_status_ && !one.busy && !one.error_first) pool_->table.Promoted(one.attempt, now);
   if (Try* const other = Other(one)) EndTry(*other, Outcome::kClientLeft);
   EndHedge(one.kind == TryKind::kHedge ? HedgeResult::kWon : HedgeResult::kLost);
   due_.hedge = kNever;
@@ -67,8 +68,8 @@ void Exchange::BeginAnswer(Try& one, ResponseHead& head) {
   one.stage = Try::Stage::kHolding;
   // From here on the silence is the engine's work on the prompt: it is worth a comment,
   // which sends the head, when the client has heard nothing for long.
-  if (shared_.flight != nullptr && head.status == 200) shared_.flight->Accept();
   const bool plain = Find(head.headers, KnownHeader::kContentEncoding) == nullptr;
+  if (plain && shared_.flight != nullptr && head.status == 200) shared_.flight->Accept();
   if (inference_ && plain && head.status == 200 && pool_->sse_keep_alive > 0 && due_.comment == kNever) {
     due_.comment = std::max(start_ + pool_->sse_keep_alive, context_.loop.now());
   }
@@ -158,7 +159,9 @@ void Exchange::RelayEvents(Try& one, std::string_view data) {
   }
   one.error = one.error || scan.error;
   if (scan.first_token) FirstToken(&one);
-  if (scan.error && !one.scanner.saw_first_token()) one.error_first = !scan.blames_client;
+  if (inference_ && scan.error && !one.scanner.saw_first_token()) {
+    one.error_first = !scan.blames_client && pool_->settings.circuit_breaker.error_events;
+  }
   if (&one != answer_) {
     one.Keep(data);
     one.unclean |= scan.unclean;
@@ -237,7 +240,7 @@ void Exchange::FirstToken(Try* one) {
 Outcome Exchange::HowItEnded(const Try& one, std::span<const Header> trailers) {
   if (one.busy) return Outcome::kBusy;
   if (status_ >= 500) return Outcome::kFault;
-  if (one.error_first && pool_->settings.circuit_breaker.error_events) return Outcome::kFault;
+  if (one.error_first) return Outcome::kFault;
   if (!grpc_ || status_ != 200) return Outcome::kOk;
   if (!grpc_status_) grpc_status_ = ReadGrpcStatus(trailers);
   return OutcomeOf(grpc_status_);

@@ -67,7 +67,7 @@ struct Try final : BackendCall::User {
   std::string backend_name;
   SseScanner scanner;
   bool unclean = false;            // Of `events`: see CleanEvents.
-  bool error_first = false;        // Its events began with an error that is its backend's.
+  bool error_first = false;        // A prompt's events began with an error that counts for its backend.
   int64_t event_count = 0;
   bool error = false;              // One of them told of an error.
   std::string events;              // Whole events before the first token.

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 
 from tests.support.certificates import Authority
 from tests.support.fake_backend import FakeBackend
@@ -144,6 +145,21 @@ class NamedFileTest(ServeTest):
         self.assertEqual(self.proxy.chat("hello?").status, 401)
         answer = self.proxy.chat("hello?", headers={"authorization": "Bearer secret"})
         self.assertEqual(answer.status, 200)
+
+    def test_a_file_that_is_gone_is_not_read_again_for_what_it_named(self):
+        self.start()
+        keys = os.path.join(self.proxy.folder, "keys")
+        with open(keys, "w", encoding="ascii") as file:
+            file.write("one\n")
+        self.proxy.write_policy(POLICY % ("", "    auth: {mode: require, keys_file: keys}\n"))
+        wait_until(lambda: self.proxy.chat("hello?").status == 401, "it is in force")
+        os.unlink(self.proxy.policy_file)
+        self.proxy.proxy.send(signal.SIGHUP)
+        wait_until(lambda: not self.good(), "it is missed")
+        with open(keys, "w", encoding="ascii") as file:
+            file.write("another\n")
+        time.sleep(2.5)   # It would be looked at each second.
+        self.assertNotIn("a file that it names changed", self.log())
 
     def test_a_key_that_is_taken_back_ends_no_stream_and_begins_none(self):
         self.start()
