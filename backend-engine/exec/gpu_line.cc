@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "backend-engine/model/gpu_step_wire.h"
+#include "backend-engine/sched/check.h"
 
 namespace penstock::engine {
 namespace {
@@ -99,17 +100,11 @@ int32_t GpuLine::block_count() const { return static_cast<int32_t>(line_->agreed
 // A connection that broke is a loss that the line's thread is about to hear of.
 std::string GpuLine::WhyLost() const {
   std::string why;
-  while (!IsLostWithin(1, why)) {
-  }
-  return why;
+  return IsLostWithin(1, why) ? why : "the line to the other processes was given up";
 }
 
 bool GpuLine::IsLostWithin(double seconds, std::string& why) const {
-  std::vector<std::byte> none;
-  for (int tick = 0; tick * kTickSeconds < seconds && line_->Healthy(why); ++tick) {
-    (void)line_->Receive(none, kTickSeconds);
-  }
-  return !line_->Healthy(why);
+  return line_->LostWithin(seconds, why);
 }
 
 bool GpuLine::ShareTable(const GpuStepLayout& layout, const std::atomic<bool>& stop,
@@ -132,7 +127,8 @@ bool GpuLine::ShareTable(const GpuStepLayout& layout, const std::atomic<bool>& s
   for (const auto& entry : entries) {
     Append(TableEntry{entry.bytes, static_cast<int32_t>(entry.way), 0, entry.microseconds}, message_);
   }
-  if (entries.size() <= kTableMax && line_->Send(message_)) return true;
+  ENGINE_CHECK(entries.size() <= kTableMax, "more sums than a table has");
+  if (line_->Send(message_)) return true;
   error = WhyLost();
   return false;
 }

@@ -23,7 +23,7 @@ namespace penstock::engine {
 class GpuLine {
  public:
   // Returns when all processes have come. `options.facts` and `group` must be alike in all.
-  // Null with the reason; a wait ends once `stop` is true.
+  // Null with the reason; a wait, and later a send, ends once `stop` is true.
   static std::unique_ptr<GpuLine> Meet(RendezvousOptions options, const GpuGroup& group,
                                        const GpuStepLayout& layout, const std::atomic<bool>& stop,
                                        std::string& error);
@@ -35,8 +35,7 @@ class GpuLine {
   void OnLost(std::function<void(const std::string&)> lost) { line_->OnLost(std::move(lost)); }
   void Leave(const std::string& why) { line_->Leave(why); }
 
-  // True: somebody is lost, or was within so long; `why` says who. For when all is over:
-  // messages that come meanwhile are gone.
+  // True: somebody is lost, or was within so long; `why` says who.
   bool IsLostWithin(double seconds, std::string& why) const;
 
   // Gives the table of process 0 to all; a wait ends once `stop` is true. `layout`: the

@@ -98,8 +98,7 @@ class GpuRunner::Impl {
     Flight& flight = flights_[started_ % 2];
     std::string refusal;
     if (!FillStepInput(plan, group_.limits.step, options_.keep_logits, input_, refusal) ||
-        !PackStep(plan, flight, refusal) ||
-        (line_ != nullptr && !line_->SendStep(flight.shape, flight.packed, refusal))) {
+        !PackStep(plan, flight, refusal) || !TellOthers(flight, refusal)) {
       Fail(refusal);
       return RunStatus::kFailed;
     }
@@ -120,8 +119,12 @@ class GpuRunner::Impl {
       if (!busy) continue;
       bool done = false;
       if (!Guard(0, [&](std::string& reason) { return AllDone(done, reason); })) break;
-      if (done) Finished();
-      done ? void(looks = 0) : Rest(looks);
+      if (!done) {
+        Rest(looks);
+        continue;
+      }
+      Finished();
+      looks = 0;
     }
     return error();
   }
@@ -180,7 +183,7 @@ class GpuRunner::Impl {
 
   // All processes have the pool of the one with the least room.
   bool MeetOthers(const ModelConfig& config, std::string& error) {
-    line_ = GpuLine::Meet(*options_.meeting, group_, *plan_.layout, stopping_, error);
+    line_ = GpuLine::Meet(*options_.meeting, group_, *plan_.layout, meeting_.aborted(), error);
     if (line_ == nullptr) return false;
     ids_ = line_->ids();
     if (line_->block_count() == group_.limits.step.block_count) return true;
@@ -190,8 +193,18 @@ class GpuRunner::Impl {
     return PlanGpuRun(config, alike, group_, plan_, error);
   }
 
-  bool Launch(const Flight& flight) {
+  // Watched, as the step itself is: a process that takes nothing is as bad as one that hangs.
+  bool TellOthers(const Flight& flight, std::string& error) {
+    BeginWatch(flight);
+    return line_ == nullptr || line_->SendStep(flight.shape, flight.packed, error);
+  }
+
+  void BeginWatch(const Flight& flight) {
     if (started_ == finished_) running_.store(flight.number + 1, std::memory_order_release);
+  }
+
+  bool Launch(const Flight& flight) {
+    BeginWatch(flight);
     const uint64_t step = started_;
     started_.store(step + 1, std::memory_order_release);
     WakeRanks();
@@ -321,7 +334,8 @@ class GpuRunner::Impl {
       reason = "rank " + std::to_string(rank) + ": " + exception.what();
     }
     // What a rank sees of a process that ended is a puzzle; the line knows its name.
-    if (std::string why; line_ != nullptr && line_->IsLostWithin(kLossSeconds, why)) reason = why;
+    const bool first = line_ != nullptr && !threads_meet_.aborted();
+    if (std::string why; first && line_->IsLostWithin(kLossSeconds, why)) reason = why;
     reason.empty() ? Release() : Fail(reason);
     return false;
   }

@@ -23,6 +23,7 @@ namespace {
 constexpr int kTickMs = 100;
 constexpr int kStrangersMax = 16;  // Connections at once that have not said who they are.
 constexpr size_t kTextMax = 2048;  // Of a reason.
+constexpr int kFramesAtOnce = 64;  // Of one peer, before the others are looked at.
 
 enum Word : uint32_t { kHello = 1, kWelcome, kRefused, kAlive, kLost, kMessage };
 
@@ -47,8 +48,16 @@ void Append(const T& value, std::vector<std::byte>& to) {
   to.insert(to.end(), bytes.begin(), bytes.end());
 }
 
-std::string TextOf(std::span<const std::byte> bytes) {
+std::string StringOf(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+// Words of another process, for a log or a terminal.
+std::string Plain(std::string text) {
+  for (char& c : text) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  }
+  return text;
 }
 
 std::string Name(int index) { return "process " + std::to_string(index); }
@@ -122,6 +131,13 @@ class Rendezvous::State {
     return false;
   }
 
+  bool LostWithin(double seconds, std::string& error) const {
+    std::unique_lock lock(mutex_);
+    come_.wait_for(lock, std::chrono::duration<double>(seconds), [this] { return !lost_.empty(); });
+    if (!lost_.empty()) error = lost_;
+    return !lost_.empty();
+  }
+
   void OnLost(std::function<void(const std::string&)> lost) {
     std::string why;
     {
@@ -143,14 +159,14 @@ class Rendezvous::State {
       if (!lost_.empty()) return;
       lost_ = last;
       on_lost_ = {};
-      come_.notify_one();
+      come_.notify_all();
     }
     SayLost(last);
   }
 
   bool Send(std::span<const std::byte> message) {
     const std::lock_guard sending(sending_);
-    const auto give_up = [this] { return leaving_ || IsLost(); };
+    const auto give_up = [this] { return leaving_ || stop_.load(std::memory_order_acquire) || IsLost(); };
     for (Peer& peer : peers_) {
       // A connection that broke is heard of by the thread of the line, which says so to all.
       if (give_up() || !peer.socket.Send(kMessage, message, give_up)) return false;
@@ -212,7 +228,8 @@ class Rendezvous::State {
     Note("waiting at " + options_.address + " for processes" + Missing());
     while (peers_.size() + 1 < static_cast<size_t>(options_.size)) {
       if (!Waits(error)) return Refuse(error);
-      std::vector<pollfd> polled = {{door.file(), POLLIN, 0}};
+      const bool room = strangers_.size() < kStrangersMax;
+      std::vector<pollfd> polled = {{room ? door.file() : -1, POLLIN, 0}};
       for (const Peer& peer : strangers_) polled.push_back({peer.socket.file(), POLLIN, 0});
       for (const Peer& peer : peers_) polled.push_back({peer.socket.file(), POLLIN, 0});
       (void)poll(polled.data(), polled.size(), kTickMs);
@@ -225,7 +242,10 @@ class Rendezvous::State {
       while (strangers_.size() < kStrangersMax) {
         sockaddr_in from{};
         FrameSocket come = door.Accept(&from);
-        if (!come.open()) break;
+        if (!come.open()) {
+          if (errno != EAGAIN) (void)poll(nullptr, 0, kTickMs);  // No descriptor left, say.
+          break;
+        }
         strangers_.push_back({.socket = std::move(come), .from = engine::TextOf(from)});
       }
     }
@@ -303,7 +323,7 @@ class Rendezvous::State {
       error = "two processes say that they are " + Name(hello.index) + " of " +
               std::to_string(options_.size);
     } else if (facts != options_.facts) {
-      error = Name(hello.index) + " serves '" + facts + "', process 0 '" + options_.facts + "'";
+      error = Name(hello.index) + " serves '" + Plain(facts) + "', process 0 '" + options_.facts + "'";
     } else {
       return true;
     }
@@ -339,13 +359,13 @@ class Rendezvous::State {
       (void)poll(&polled, 1, kTickMs);
     }
     if (first.word != kWelcome || first.bytes.size() < sizeof(Welcome)) {
-      error = TextOf(std::span(first.bytes).first(std::min(first.bytes.size(), kTextMax)));
+      error = Plain(StringOf(std::span(first.bytes).first(std::min(first.bytes.size(), kTextMax))));
       return false;
     }
     Welcome welcome;
     std::memcpy(&welcome, first.bytes.data(), sizeof welcome);
     agreed_ = welcome.agreed;
-    id = TextOf(std::span(first.bytes).subspan(sizeof welcome));
+    id = StringOf(std::span(first.bytes).subspan(sizeof welcome));
     first.index = 0;
     peers_.push_back(std::move(first));
     return true;
@@ -375,14 +395,16 @@ class Rendezvous::State {
   bool Hear(Peer& peer) {
     const size_t bytes_max =
         options_.index == 0 ? kTextMax : std::max(kTextMax, options_.message_bytes_max);
-    while (true) {
+    for (int frames = 0; frames < kFramesAtOnce; ++frames) {
       const Peer::Read read = peer.Take(bytes_max);
       if (read == Peer::Read::kNothing) break;
       if (read == Peer::Read::kEnded) return Lose(Name(peer.index) + " has ended");
       if (read != Peer::Read::kWhole) {
         return Lose(Name(peer.index) + " says what no process of this group would");
       }
-      if (peer.word == kLost) return Lose(TextOf(peer.bytes));
+      if (peer.word == kLost) {
+        return Lose(peer.bytes.empty() ? Name(peer.index) + " has ended" : Plain(StringOf(peer.bytes)));
+      }
       if (peer.word == kMessage && !Put(peer)) return false;
       peer.heard = Clock::now();
     }
@@ -397,7 +419,7 @@ class Rendezvous::State {
       const std::lock_guard lock(mutex_);
       if (messages_.size() < kRendezvousMessagesMax) {
         messages_.push_back(std::exchange(peer.bytes, {}));
-        come_.notify_one();
+        come_.notify_all();
         return true;
       }
     }
@@ -417,7 +439,7 @@ class Rendezvous::State {
       if (!lost_.empty()) return false;
       lost_ = why;
       on_lost = std::move(on_lost_);
-      come_.notify_one();
+      come_.notify_all();
     }
     SayLost(why);
     if (on_lost) on_lost(why);
@@ -440,7 +462,7 @@ class Rendezvous::State {
   std::atomic<bool> leaving_{false};
   std::mutex sending_;           // Of every peer's way out, once the line is kept.
   mutable std::mutex mutex_;     // Of what follows.
-  std::condition_variable come_;
+  mutable std::condition_variable come_;
   std::deque<std::vector<std::byte>> messages_;
   std::function<void(const std::string&)> on_lost_;
   std::string lost_;
@@ -463,6 +485,9 @@ Rendezvous::~Rendezvous() = default;
 void Rendezvous::Leave(const std::string& why) { state_->Leave(why); }
 int64_t Rendezvous::agreed() const { return state_->agreed(); }
 bool Rendezvous::Healthy(std::string& error) const { return state_->Healthy(error); }
+bool Rendezvous::LostWithin(double seconds, std::string& error) const {
+  return state_->LostWithin(seconds, error);
+}
 void Rendezvous::OnLost(std::function<void(const std::string&)> lost) {
   state_->OnLost(std::move(lost));
 }

@@ -46,7 +46,7 @@ bool CheckRendezvous(const RendezvousOptions& options, std::string& error);
 class Rendezvous {
  public:
   // Returns when all have come. Process 0 brings `id`, the others get it. Null with
-  // the reason; a wait ends once `stop` is true.
+  // the reason; a wait ends once `stop` is true, which must live as long as this.
   static std::unique_ptr<Rendezvous> Meet(const RendezvousOptions& options, std::string& id,
                                           const std::atomic<bool>& stop, std::string& error);
   ~Rendezvous();  // Leaves: the others are told so.
@@ -58,13 +58,15 @@ class Rendezvous {
 
   // False once a process is lost; `error` says which and how.
   bool Healthy(std::string& error) const;
+  // True: one is lost, or was within so long; `error` as above.
+  bool LostWithin(double seconds, std::string& error) const;
 
   // `lost` is called once, with what Healthy() says, on the line's own thread, or here
   // and now where somebody is lost already.
   void OnLost(std::function<void(const std::string&)> lost);
 
   // Process 0: to each of the others, in the order sent. Waits while one of them takes
-  // nothing. False: somebody is lost.
+  // nothing. False: somebody is lost, or Meet()'s `stop` is true.
   bool Send(std::span<const std::byte> message);
 
   // The others: the next message, waited for at most `seconds`.

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstring>
 #include <mutex>
 #include <thread>
@@ -146,7 +147,7 @@ TEST(Rendezvous, WhoNeverComesIsNamedWhenTheTimeIsUp) {
 
 // Two processes of this one: they say nothing but what a test lets them say.
 struct Two {
-  explicit Two(RendezvousOptions options = Of(0, 2, FreeAddress())) {
+  explicit Two(RendezvousOptions options = Of(0, 2, "")) {
     options.address = FreeAddress();
     RendezvousOptions other = options;
     other.index = 1;
@@ -233,6 +234,76 @@ TEST(Rendezvous, NobodyGivesOrdersButTheFirst) {
   Two two;
   two.second.rendezvous->Send(Bytes(8, 1));
   EXPECT_EQ(WaitForLoss(*two.first.rendezvous), "process 1 gives orders, as only process 0 may");
+}
+
+// Meets process 0 as process 1 would, and then says what a test lets it say.
+struct Impostor {
+  static constexpr uint32_t kHello = 1, kAlive = 4, kLost = 5;
+
+  explicit Impostor(const std::atomic<bool>& stop = kGoOn) {
+    RendezvousOptions options = Of(0, 2, FreeAddress());
+    options.message_bytes_max = 64 << 20;
+    sockaddr_in at{};
+    EXPECT_TRUE(ParseInetAddress(options.address, at));
+    std::thread thread([&] {
+      std::string id = "the id";
+      first = Rendezvous::Meet(options, id, stop, error);
+    });
+    while (!(socket = FrameSocket::Dial(at, 100)).open()) std::this_thread::yield();
+    struct {
+      int32_t index = 1, size = 2;
+      int64_t offer = 1;
+      char facts[kRendezvousFactsMax + 1] = "model m, tp 2";
+    } hello;
+    EXPECT_TRUE(Say(kHello, {reinterpret_cast<const char*>(&hello), sizeof hello}));
+    thread.join();
+    EXPECT_NE(first, nullptr) << error;
+  }
+  bool Say(uint32_t word, const std::string& text) {
+    return socket.Send(word, text, [] { return false; });
+  }
+
+  FrameSocket socket;
+  std::unique_ptr<Rendezvous> first;
+  std::string error;
+};
+
+TEST(Rendezvous, ALossWithoutAReasonIsOneAllTheSame) {
+  Impostor impostor;
+  EXPECT_TRUE(impostor.Say(Impostor::kLost, ""));
+  EXPECT_TRUE(impostor.first->LostWithin(60, impostor.error));
+  EXPECT_EQ(impostor.error, "process 1 has ended");
+}
+
+TEST(Rendezvous, WordsOfAnotherProcessDoNothingToATerminal) {
+  Impostor impostor;
+  EXPECT_TRUE(impostor.Say(Impostor::kLost, "\x1b[2Jgone\nfor good"));
+  EXPECT_EQ(WaitForLoss(*impostor.first), "?[2Jgone?for good");
+}
+
+TEST(Rendezvous, OneThatNeverStopsTalkingKeepsNobodyFromLeaving) {
+  Impostor impostor;
+  std::atomic<bool> quiet{false};
+  std::thread talker([&] {
+    while (!quiet && impostor.socket.Send(Impostor::kAlive, "", [&] { return quiet.load(); })) {
+    }
+  });
+  impostor.first.reset();
+  quiet = true;
+  talker.join();
+}
+
+TEST(Rendezvous, OneThatTakesNothingIsWaitedForNoLongerThanUntilWeStop) {
+  std::atomic<bool> stop{false};
+  Impostor impostor(stop);
+  std::thread sender([&] { EXPECT_FALSE(impostor.first->Send(Bytes(64 << 20, 1))); });
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_TRUE(impostor.Say(Impostor::kAlive, ""));
+    EXPECT_FALSE(impostor.first->LostWithin(0.05, impostor.error)) << impostor.error;
+  }
+  stop = true;
+  sender.join();
+  EXPECT_TRUE(impostor.first->Healthy(impostor.error)) << impostor.error;
 }
 
 TEST(Rendezvous, StrangersAreTurnedAwayWithAWordAndDoNotDisturbIt) {
