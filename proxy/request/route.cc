@@ -29,11 +29,11 @@ RouteTable::RouteTable(const config::Config& config) {
   for (size_t pool = 0; pool < config.pools.size(); ++pool) {
     pools_.push_back(config.pools[pool].name);
     for (const config::Model& model : config.pools[pool].models) {
-      models_.try_emplace(model.name, static_cast<uint32_t>(pool), "");
+      models_.try_emplace(model.name, Model{static_cast<uint32_t>(pool), ""});
       if (!list.empty()) list += ',';
       list += ModelObject(model.name, config.pools[pool].name);
       for (const std::string& alias : model.aliases) {
-        models_.try_emplace(alias, static_cast<uint32_t>(pool), model.name);
+        models_.try_emplace(alias, Model{static_cast<uint32_t>(pool), model.name});
         list += ',' + ModelObject(alias, config.pools[pool].name);
       }
     }
