@@ -18,7 +18,7 @@ run_packages=(
 )
 test_packages=(
   libgtest-dev libbenchmark-dev ccache python3-jinja2 python3-venv ca-certificates openssl
-  nghttp2-client python3-h2
+  nghttp2-client python3-h2 slowhttptest
 )
 cuda_packages=(cmake ninja-build g++ pkg-config python3-venv ca-certificates)
 

@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -14,6 +16,9 @@ namespace penstock {
 namespace {
 
 constexpr int kBacklog = 4096;  // The kernel takes no more than net.core.somaxconn.
+// What the kernel keeps of an answer that the client's window has no room for: else up to
+// the 4 MiB of net.ipv4.tcp_wmem, of each client that does not read.
+constexpr int kUnsentMax = 256 * 1024;
 
 absl::Status ListenError(const Address& address, int error) {
   if (error == EADDRINUSE) {
@@ -76,6 +81,8 @@ absl::StatusOr<ListeningSocket> ListeningSocket::Take(int descriptor) {
     return absl::InvalidArgumentError(
         A(fmt::format("descriptor {} listens on no TCP port", descriptor)));
   }
+  // Its connections inherit this, without a call for each.
+  setsockopt(descriptor, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &kUnsentMax, sizeof(kUnsentMax));
   fcntl(descriptor, F_SETFD, FD_CLOEXEC);
   fcntl(descriptor, F_SETFL, fcntl(descriptor, F_GETFL) | O_NONBLOCK);
   socket.address_ = Address::From(reinterpret_cast<const sockaddr&>(bound));

@@ -1,6 +1,7 @@
 // A TCP socket that listens: bound, with connections waiting in the kernel, and
 // polled by nobody yet. Made before it is known whether it will be used (a reload is
-// taken whole or not at all), and handed from one process to the next.
+// taken whole or not at all), and handed from one process to the next. Of what a client
+// of it does not take the kernel keeps 256 KiB; the rest waits where we count it.
 //
 // Threads: any; each object belongs to one at a time.
 #pragma once

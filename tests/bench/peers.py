@@ -76,7 +76,7 @@ class Penstock:
             listener += (f", tls: {{certificates: [{{cert_file: {case.path('cert.pem')}, "
                          f"key_file: {case.path('key.pem')}}}]}}")
         text = text.replace('listeners: ["127.0.0.1:9300"]', f"listeners: [{{{listener}}}]")
-        backends = ", ".join(f'"127.0.0.1:{port}"' for port in case.origins())
+        backends = ", ".join(f'{{address: "127.0.0.1:{port}", max_requests: 50000}}' for port in case.origins())
         text = text.replace('backends: ["127.0.0.1:9201", "127.0.0.1:9202"]', f"backends: [{backends}]")
         if case.back == "h2":
             text = text.replace("    load_balancing:", "    connections: {protocol: http2}\n    load_balancing:")
