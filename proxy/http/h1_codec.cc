@@ -42,6 +42,15 @@ struct H1Callbacks {
     return HPE_PAUSED;
   }
 
+  // What stands before a bad byte in its field or target is told by llhttp only where the
+  // bytes were cut in between. Told always, a limit that it exceeds has the same say.
+  static void TellOpenPart(llhttp_t& parser) {
+    const auto* const begin = static_cast<const char*>(parser._span_pos0);
+    if (begin == nullptr) return;
+    using Tell = int (*)(llhttp_t*, const char* begin, const char* end);
+    reinterpret_cast<Tell>(parser._span_cb0)(&parser, begin, llhttp_get_error_pos(&parser));
+  }
+
   static const llhttp_settings_t& Settings() {
     static const llhttp_settings_t settings = [] {
       llhttp_settings_t s;
@@ -143,7 +152,9 @@ size_t H1Codec::Parse(std::string_view bytes) {
   if (error == HPE_PAUSED && message_over_) {
     taken = static_cast<size_t>(llhttp_get_error_pos(&parser_) - bytes.data());
   } else if (error != HPE_OK) {
-    if (state_ != State::kFailed) Fail(refused_ ? std::move(refusal_) : ErrorOf(error));
+    if (state_ == State::kFailed) return 0;
+    if (!refused_) H1Callbacks::TellOpenPart(parser_);
+    Fail(refused_ ? std::move(refusal_) : ErrorOf(error));
     return 0;
   }
   if (!head_done_) {

@@ -290,6 +290,29 @@ TEST(H1Request, EveryLimitIsReachedAndHolds) {
             std::string::npos);
 }
 
+TEST(H1Request, ALimitHasTheSameSayBeforeABadByteHoweverTheBytesAreCut) {
+  CodecLimits limits;
+  limits.header_bytes = 200;
+  limits.header_count = 2;
+  limits.request_line_bytes = 50;
+  limits.chunk_extension_bytes = 10;
+  EXPECT_EQ(ParseAtEverySplit("GET /" + std::string(60, 'p') + "\x01", limits),
+            "error 414 request_line_too_long\n");
+  EXPECT_EQ(ParseAtEverySplit("GET /" + std::string(20, 'p') + "\x01", limits),
+            "error 400 invalid_target\n");
+  EXPECT_EQ(ParseAtEverySplit("GET / HTTP/1.1\r\nHost: h\r\na: b\r\nc\x01", limits),
+            "error 431 too_many_headers\n");
+  EXPECT_EQ(ParseAtEverySplit("GET / HTTP/1.1\r\nHost: h\r\nc\x01", limits), "error 400 invalid_header\n");
+  const auto verdict = [&](const std::string& rest) {
+    const std::string told = ParseAtEverySplit(
+        "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nHost: h\r\n\r\n" + rest, limits);
+    return told.substr(std::min(told.find("error"), told.size()));
+  };
+  EXPECT_EQ(verdict("1;" + std::string(20, 'e') + "\x01"), "error 400 chunk_extensions_too_long\n");
+  limits.header_count = 3;
+  EXPECT_EQ(verdict("0\r\nT: " + std::string(300, 't') + "\x01"), "error 431 headers_too_large\n");
+}
+
 TEST(H1Request, AnEndInTheMiddleIsAnErrorAndBetweenMessagesIsNot) {
   EXPECT_EQ(Parse("GET / HT", {}, true), "error 400 unexpected_end\n");
   EXPECT_EQ(Parse("", {}, true), "");
