@@ -75,8 +75,8 @@ inline void CheckForwarded(std::string_view bytes, size_t step) {
     if (!kept.whole) continue;
     Forwarder again;
     CodecLog log;
-    FeedAll(*MakeH1Codec(CodecRole::kServer, again, {}), kept.written, step, true);
-    FeedAll(*MakeH1Codec(CodecRole::kServer, log, {}), kept.written, kept.written.size(), true);
+    FeedAll(*MakeH1Codec(CodecRole::kServer, again, RoomierLimits()), kept.written, step, true);
+    FeedAll(*MakeH1Codec(CodecRole::kServer, log, RoomierLimits()), kept.written, kept.written.size(), true);
     if (log.failed() || log.requests() != 1) {
       std::fprintf(stderr, "--- forwarded:\n%s\n--- read again:\n%s\n", kept.written.c_str(),
                    log.text().c_str());
