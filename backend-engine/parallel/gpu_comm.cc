@@ -56,29 +56,31 @@ cuda::GpuError GpuComm::SumAndNormBy(AllReduceWay way, int buffer, const cuda::R
                                      cuda::Stream stream) {
   const bool alone = library_.processes == 1;
   if (alone && size() == 1) return cuda::RmsNorm(norm, stream);
-  const int64_t count = int64_t{norm.token_count} * norm.width;
-  cuda::GpuError error = cuda::kGpuInvalid;
   switch (way) {
     case AllReduceWay::kOneShot:
-      return alone ? cuda::PeerSumAndNorm(group_, buffer, norm, stream) : error;
+      if (alone) return cuda::PeerSumAndNorm(group_, buffer, norm, stream);
+      break;
     case AllReduceWay::kTwoShot:
-      if (alone) error = cuda::PeerSum(group_, buffer, count, stream);
+      if (alone) return cuda::PeerSumPartsAndNorm(group_, buffer, norm, stream);
       break;
     case AllReduceWay::kNccl:
       if (library_.all != nullptr &&
-          library_.all->AllReduceSumBf16(group_.of[rank()].branch[buffer], count)) {
-        error = cuda::kGpuOk;
+          library_.all->AllReduceSumBf16(group_.of[rank()].branch[buffer],
+                                         int64_t{norm.token_count} * norm.width)) {
+        return cuda::RmsNorm(norm, stream);
       }
       break;
     case AllReduceWay::kHierarchical:
-      if (!alone) error = SumByProcesses(buffer, count, stream);
+      if (!alone) return SumByProcesses(buffer, norm, stream);
       break;
   }
-  return error != cuda::kGpuOk ? error : cuda::RmsNorm(norm, stream);
+  return cuda::kGpuInvalid;
 }
 
 // A part is the same numbers on every counterpart, as processes have as many ranks.
-cuda::GpuError GpuComm::SumByProcesses(int buffer, int64_t count, cuda::Stream stream) {
+cuda::GpuError GpuComm::SumByProcesses(int buffer, const cuda::RmsNormCall& norm,
+                                       cuda::Stream stream) {
+  const int64_t count = int64_t{norm.token_count} * norm.width;
   const cuda::GpuError summed = cuda::PeerSumParts(group_, buffer, count, stream);
   if (summed != cuda::kGpuOk) return summed;
   const cuda::PeerPart part = cuda::PartOf(group_.rank, group_.size, count);
@@ -86,7 +88,7 @@ cuda::GpuError GpuComm::SumByProcesses(int buffer, int64_t count, cuda::Stream s
                             group_.of[rank()].branch[buffer] + part.first, part.count)) {
     return cuda::kGpuInvalid;
   }
-  return cuda::PeerTakeParts(group_, buffer, count, stream);
+  return cuda::PeerTakePartsAndNorm(group_, buffer, norm, stream);
 }
 
 cuda::GpuError GpuComm::ShareSampled(cuda::SampledRow* sampled, int32_t count) {

@@ -87,7 +87,7 @@ class GpuComm {
   cuda::GpuError GatherLogits(int64_t count, float* all, cuda::Stream stream);
 
  private:
-  cuda::GpuError SumByProcesses(int buffer, int64_t count, cuda::Stream stream);
+  cuda::GpuError SumByProcesses(int buffer, const cuda::RmsNormCall& norm, cuda::Stream stream);
 
   GpuMeeting& meeting_;
   cuda::PeerGroup group_{};

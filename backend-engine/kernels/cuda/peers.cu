@@ -3,13 +3,18 @@
 // Small messages are one-shot: a meeting, then every rank reads everybody's
 // numbers and adds them up itself, going straight on to the residual and the
 // norm: one kernel, one meeting, about 3 us between two GPUs. Large ones are
-// two-shot: each rank adds up one part and a second meeting lets the others read
-// it, so that 2 (n - 1) / n of a buffer crosses the links and not n - 1.
+// two-shot: each rank adds up one part, and after a second meeting all read each
+// other's, again straight into the residual and the norm: 2 (n - 1) / n of a
+// buffer crosses the links and not n - 1, and nobody writes down what it reads.
 //
 // A block's meeting vouches for the block of the same number alone, so the
-// second phase of a block reads only what the blocks of its number wrote. That
-// what a rank's earlier kernels wrote is there needs no more than that the rank
-// came to the meeting: its stream is in order.
+// second phase of a block reads only what the blocks of its number wrote: some
+// columns of its rows each. That what a rank's earlier kernels wrote is there
+// needs no more than that the rank came to the meeting: its stream is in order.
+//
+// In the first phase a rank writes only its own part of its own numbers, which
+// no other reads before the second meeting; in the second nobody writes numbers
+// that others read.
 #include "backend-engine/kernels/cuda/peers.h"
 
 #include "backend-engine/kernels/cuda/load_kernels.h"
@@ -62,19 +67,47 @@ __global__ void __launch_bounds__(kBlockThreadsMax)
   }
 }
 
-// Rank r adds up vectors [r * each, (r + 1) * each); of any part, thread t of the
-// grid has vectors t, t + threads of the grid, ... in both phases.
+// The same in two shots. Of rows b, b + grid, ... block b of rank r adds up column
+// vectors [r * each, (r + 1) * each), and reads the others' from their ranks.
+__global__ void __launch_bounds__(kBlockThreadsMax)
+    PeerSumPartsAndNormKernel(PeerGroup group, int buffer, RmsNormCall call) {
+  Meet(group);
+  const int vectors = call.width / kVector;
+  const int each = (vectors + group.size - 1) / group.size;
+  const int first = group.rank * each;
+  const int own = first + each <= vectors ? each : first < vectors ? vectors - first : 0;
+  const int block = blockIdx.x, blocks = gridDim.x;
+  const int rows = (call.token_count - block + blocks - 1) / blocks;
+  Bf16* mine = group.of[group.rank].branch[buffer];
+  for (int i = threadIdx.x; i < rows * own; i += blockDim.x) {
+    const int64_t row = block + i / own * blocks;
+    const int64_t at = row * call.width + (first + i % own) * kVector;
+    float numbers[kVector];
+    SumPeers(group, buffer, at, numbers);
+    StoreBf16(mine + at, numbers);
+  }
+  Meet(group);
+  for (int row = block; row < call.token_count; row += blocks) {
+    NormRow(call, row, [&](int at, float (&numbers)[kVector]) {
+      const Bf16* from = group.of[at / kVector / each].branch[buffer];
+      LoadBf16(from + int64_t{row} * call.width + at, numbers);
+    });
+  }
+}
+
+// Rank r adds up vectors [r * each, (r + 1) * each) of all: parts that are each in one
+// piece, for whoever sums them further before they are taken.
 __device__ __forceinline__ int64_t VectorsEach(const PeerGroup& group, int64_t vectors) {
   return (vectors + group.size - 1) / group.size;
 }
-__device__ __forceinline__ int64_t FirstVector() {
-  return int64_t{blockIdx.x} * kThreads + threadIdx.x;
-}
 
-__device__ __forceinline__ void SumPart(const PeerGroup& group, int buffer, int64_t vectors) {
+__global__ void __launch_bounds__(kThreads)
+    PeerSumPartsKernel(PeerGroup group, int buffer, int64_t vectors) {
+  Meet(group);
   const int64_t each = VectorsEach(group, vectors);
   Bf16* mine = group.of[group.rank].branch[buffer];
-  for (int64_t i = FirstVector(); i < each; i += int64_t{gridDim.x} * kThreads) {
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < each;
+       i += int64_t{gridDim.x} * kThreads) {
     const int64_t at = group.rank * each + i;
     if (at >= vectors) break;
     float numbers[kVector];
@@ -83,40 +116,20 @@ __device__ __forceinline__ void SumPart(const PeerGroup& group, int buffer, int6
   }
 }
 
-__device__ __forceinline__ void TakeParts(const PeerGroup& group, int buffer, int64_t vectors) {
-  const int64_t each = VectorsEach(group, vectors);
-  Bf16* mine = group.of[group.rank].branch[buffer];
-  for (int other = 1; other < group.size; ++other) {
-    // Everybody begins with another one's memory.
-    const int rank = (group.rank + other) % group.size;
-    const auto* from = reinterpret_cast<const uint4*>(group.of[rank].branch[buffer]);
-    for (int64_t i = FirstVector(); i < each; i += int64_t{gridDim.x} * kThreads) {
-      const int64_t at = rank * each + i;
-      if (at >= vectors) break;
-      reinterpret_cast<uint4*>(mine)[at] = from[at];
-    }
+// The parts were written by kernels before this one, so that its meeting vouches for
+// all of them, whichever block wrote them.
+__global__ void __launch_bounds__(kBlockThreadsMax)
+    PeerTakePartsAndNormKernel(PeerGroup group, int buffer, RmsNormCall call) {
+  Meet(group);
+  const unsigned row_vectors = call.width / kVector;
+  const auto each = static_cast<unsigned>(VectorsEach(group, call.token_count * row_vectors));
+  for (int row = blockIdx.x; row < call.token_count; row += gridDim.x) {
+    NormRow(call, row, [&](int at, float (&numbers)[kVector]) {
+      // In 32 bits: a division of 64 would spill.
+      const unsigned vector = row * row_vectors + at / kVector;
+      LoadBf16(group.of[vector / each].branch[buffer] + int64_t{vector} * kVector, numbers);
+    });
   }
-}
-
-__global__ void __launch_bounds__(kThreads)
-    PeerSumKernel(PeerGroup group, int buffer, int64_t vectors) {
-  Meet(group);
-  SumPart(group, buffer, vectors);
-  Meet(group);
-  TakeParts(group, buffer, vectors);
-}
-
-// The halves apart: a kernel's end does for what a block wrote before the next kernel's
-// meeting what the meeting of the same block does within one.
-__global__ void __launch_bounds__(kThreads)
-    PeerSumPartsKernel(PeerGroup group, int buffer, int64_t vectors) {
-  Meet(group);
-  SumPart(group, buffer, vectors);
-}
-__global__ void __launch_bounds__(kThreads)
-    PeerTakePartsKernel(PeerGroup group, int buffer, int64_t vectors) {
-  Meet(group);
-  TakeParts(group, buffer, vectors);
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -156,35 +169,39 @@ dim3 BlocksFor(const PeerGroup& group, int64_t vectors) {
   return Blocks(group, (vectors + kThreads - 1) / kThreads);
 }
 
+GpuError LaunchNorm(void (*kernel)(PeerGroup, int, RmsNormCall), const PeerGroup& group, int buffer,
+                    const RmsNormCall& norm, Stream stream) {
+  constexpr int64_t kVectorsMax = INT32_MAX;
+  if (!Takes(group, buffer) || !NormTakes(norm) ||
+      int64_t{norm.token_count} * (norm.width / kVector) > kVectorsMax) {
+    return kGpuInvalid;
+  }
+  if (norm.token_count == 0) return kGpuOk;
+  return Launch(kernel, Blocks(group, norm.token_count), NormThreads(norm.width), 0, stream, group,
+                buffer, norm);
+}
+
 }  // namespace
 
 GpuError PeerSumAndNorm(const PeerGroup& group, int buffer, const RmsNormCall& norm,
                         Stream stream) {
-  if (!Takes(group, buffer) || !NormTakes(norm)) return kGpuInvalid;
-  if (norm.token_count == 0) return kGpuOk;
-  return Launch(PeerSumAndNormKernel, Blocks(group, norm.token_count), NormThreads(norm.width), 0,
-                stream, group, buffer, norm);
+  return LaunchNorm(PeerSumAndNormKernel, group, buffer, norm, stream);
+}
+GpuError PeerSumPartsAndNorm(const PeerGroup& group, int buffer, const RmsNormCall& norm,
+                             Stream stream) {
+  return LaunchNorm(PeerSumPartsAndNormKernel, group, buffer, norm, stream);
+}
+GpuError PeerTakePartsAndNorm(const PeerGroup& group, int buffer, const RmsNormCall& norm,
+                              Stream stream) {
+  return LaunchNorm(PeerTakePartsAndNormKernel, group, buffer, norm, stream);
 }
 
-namespace {
-GpuError LaunchSum(void (*kernel)(PeerGroup, int, int64_t), const PeerGroup& group, int buffer,
-                   int64_t count, Stream stream) {
+GpuError PeerSumParts(const PeerGroup& group, int buffer, int64_t count, Stream stream) {
   if (!Takes(group, buffer) || count < 0 || count % kVector != 0) return kGpuInvalid;
   if (count == 0) return kGpuOk;
   const int64_t vectors = count / kVector;
-  return Launch(kernel, BlocksFor(group, (vectors + group.size - 1) / group.size), kThreads, 0,
-                stream, group, buffer, vectors);
-}
-}  // namespace
-
-GpuError PeerSum(const PeerGroup& group, int buffer, int64_t count, Stream stream) {
-  return LaunchSum(PeerSumKernel, group, buffer, count, stream);
-}
-GpuError PeerSumParts(const PeerGroup& group, int buffer, int64_t count, Stream stream) {
-  return LaunchSum(PeerSumPartsKernel, group, buffer, count, stream);
-}
-GpuError PeerTakeParts(const PeerGroup& group, int buffer, int64_t count, Stream stream) {
-  return LaunchSum(PeerTakePartsKernel, group, buffer, count, stream);
+  return Launch(PeerSumPartsKernel, BlocksFor(group, (vectors + group.size - 1) / group.size),
+                kThreads, 0, stream, group, buffer, vectors);
 }
 
 GpuError PeerGather(const PeerGroup& group, int64_t count, float* all, Stream stream) {
@@ -201,8 +218,8 @@ GpuError TakeTokens(const PeerGroup& group, const TokenPlace* places, int32_t co
 }
 
 GpuError LoadPeers() {
-  return LoadKernels(PeerSumAndNormKernel, PeerSumKernel, PeerSumPartsKernel, PeerTakePartsKernel,
-                     PeerGatherKernel, TakeTokensKernel);
+  return LoadKernels(PeerSumAndNormKernel, PeerSumPartsAndNormKernel, PeerSumPartsKernel,
+                     PeerTakePartsAndNormKernel, PeerGatherKernel, TakeTokensKernel);
 }
 
 }  // namespace penstock::engine::cuda

@@ -45,19 +45,21 @@ struct PeerGroup {
   const uint32_t* abort;
 };
 
-// norm.x becomes the sum over the ranks' branch[buffer], then as RmsNorm. REQUIRES
-// (here and below): a buffer is written again only after a meeting over another one.
+// As RmsNorm of the sum over the ranks' branch[buffer], whose numbers norm.x points to;
+// what they are afterwards is nobody's business. In one shot, or in two: each rank adds up
+// some columns, rounded to bf16, and all read each other's. REQUIRES (here and below): a
+// buffer is written again only after a meeting over another one.
 GpuError PeerSumAndNorm(const PeerGroup& group, int buffer, const RmsNormCall& norm,
                         Stream stream);
+GpuError PeerSumPartsAndNorm(const PeerGroup& group, int buffer, const RmsNormCall& norm,
+                             Stream stream);
 
-// branch[buffer] becomes the sum over the ranks', for `count` numbers (a multiple
-// of 8): each rank adds up its part, then all read each other's parts.
-GpuError PeerSum(const PeerGroup& group, int buffer, int64_t count, Stream stream);
-
-// The two halves of PeerSum, between which a rank's part may be summed over more
-// ranks elsewhere: each adds up its part; all read each other's parts.
+// The two shots apart, between which a rank's part may be summed over more ranks
+// elsewhere: each adds up its part (PartOf) of `count` numbers, a multiple of 8; all norm
+// what the parts are by then.
 GpuError PeerSumParts(const PeerGroup& group, int buffer, int64_t count, Stream stream);
-GpuError PeerTakeParts(const PeerGroup& group, int buffer, int64_t count, Stream stream);
+GpuError PeerTakePartsAndNorm(const PeerGroup& group, int buffer, const RmsNormCall& norm,
+                              Stream stream);
 // A rank's part of `count` numbers; may be empty.
 struct PeerPart {
   int64_t first, count;

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <random>
@@ -19,6 +20,7 @@ namespace {
 
 constexpr int32_t kWidth = 72;
 constexpr int32_t kTokensMax = 150;
+constexpr uint16_t kPoison = 0x7fc0;  // NaN.
 
 // A rank's memory and its comm.
 struct Rank {
@@ -169,8 +171,9 @@ TEST(GpuComm, EveryRankTakesTheTokensThatRankZeroChose) {
   }
 }
 
+// With 8 ranks the last ones have no columns of their own: a row has 9 vectors.
 TEST(GpuComm, SumsInRankOrderToTheSameBitsOnEveryRank) {
-  for (const int size : {1, 2, 3, 4}) {
+  for (const int size : {1, 2, 3, 4, 8}) {
     RunRanks(size, [size](GpuComm& comm, Rank& own, GpuMeeting&) {
       int turn = 0;
       for (const int32_t tokens : {1, 3, 70, 150, 2, 1, 1}) {
@@ -193,19 +196,41 @@ TEST(GpuComm, SumsInRankOrderToTheSameBitsOnEveryRank) {
   }
 }
 
+// What RmsNorm makes of the sums, in the place of what stood there, on top of an earlier
+// residual too.
+void ExpectNormed(const Rank& own, std::vector<float> sum, int32_t tokens) {
+  std::vector<float> want(sum.size());
+  KernelsAt(CpuLevel::kReference)
+      ->rms_norm({.residual = sum.data(), .weight = own.weight.data(), .token_count = tokens,
+                  .width = kWidth, .eps = 1e-5f, .out = want.data()});
+  for (size_t i = 0; i < want.size(); ++i) {
+    ASSERT_EQ(own.residual[i], sum[i]) << i;
+    ASSERT_NEAR(FloatFromBf16(own.normed[i]), want[i], std::fabs(want[i]) / 128 + 1e-6) << i;
+  }
+}
+
 TEST(GpuComm, NormsWhatItSummed) {
-  RunRanks(2, [](GpuComm& comm, Rank& own, GpuMeeting&) {
-    const auto mine = Numbers(comm.rank(), 5, 4);
-    std::copy(mine.begin(), mine.end(), own.branch[0].begin());
-    ASSERT_EQ(comm.SumAndNorm(0, own.Norm(0, 4), nullptr), cuda::kGpuOk);
-    std::vector<float> sum = Sum(2, 5, 4, false), want(sum.size());
-    KernelsAt(CpuLevel::kReference)
-        ->rms_norm({.residual = sum.data(), .weight = own.weight.data(), .token_count = 4,
-                    .width = kWidth, .eps = 1e-5f, .out = want.data()});
-    for (size_t i = 0; i < want.size(); ++i) {
-      ASSERT_NEAR(FloatFromBf16(own.normed[i]), want[i], std::fabs(want[i]) / 128 + 1e-6);
-    }
-  });
+  for (const AllReduceWay way : {AllReduceWay::kOneShot, AllReduceWay::kTwoShot}) {
+    RunRanks(3, [way](GpuComm& comm, Rank& own, GpuMeeting&) {
+      for (const int32_t tokens : {1, 4, 149}) {
+        const bool rounds = way == AllReduceWay::kTwoShot;
+        std::vector<float> sum = Sum(3, 5, tokens, rounds);
+        const std::vector<float> second = Sum(3, 6, tokens, rounds);
+        for (const int buffer : {0, 1}) {
+          const auto mine = Numbers(comm.rank(), 5 + buffer, tokens);
+          std::copy(mine.begin(), mine.end(), own.branch[buffer].begin());
+          std::fill(own.normed.begin(), own.normed.end(), kPoison);
+          cuda::RmsNormCall norm = own.Norm(buffer, tokens);
+          norm.starts = buffer == 0;
+          ASSERT_EQ(comm.SumAndNormBy(way, buffer, norm, nullptr), cuda::kGpuOk);
+          for (size_t i = 0; buffer == 1 && i < sum.size(); ++i) sum[i] += second[i];
+          ExpectNormed(own, sum, tokens);
+          EXPECT_TRUE(std::all_of(own.normed.begin() + tokens * kWidth, own.normed.end(),
+                                  [](uint16_t number) { return number == kPoison; }));
+        }
+      }
+    });
+  }
 }
 
 TEST(GpuComm, GathersTheLogitsWhereTheyAreWanted) {
@@ -347,11 +372,13 @@ TEST(PeerPart, PartsAreWhatTheKernelsMakeOfThemAndCoverAll) {
 }
 
 TEST(GpuComm, ARankThatWaitsInVainGivesUpWhenTheGroupIsAborted) {
-  RunRanks(2, [](GpuComm& comm, Rank& own, GpuMeeting& meeting) {
-    if (comm.rank() == 1) return meeting.Abort();  // And never comes.
-    EXPECT_EQ(comm.SumAndNorm(0, own.Norm(0, 2), nullptr), cuda::kGpuOk);
-    EXPECT_TRUE(meeting.aborted());
-  });
+  for (const AllReduceWay way : {AllReduceWay::kOneShot, AllReduceWay::kTwoShot}) {
+    RunRanks(2, [way](GpuComm& comm, Rank& own, GpuMeeting& meeting) {
+      if (comm.rank() == 1) return meeting.Abort();  // And never comes.
+      EXPECT_EQ(comm.SumAndNormBy(way, 0, own.Norm(0, 2), nullptr), cuda::kGpuOk);
+      EXPECT_TRUE(meeting.aborted());
+    });
+  }
 }
 
 TEST(GpuComm, MoreRanksThanAMachineHoldsAreRefused) {
