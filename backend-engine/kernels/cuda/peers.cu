@@ -12,9 +12,13 @@
 // columns of its rows each. That what a rank's earlier kernels wrote is there
 // needs no more than that the rank came to the meeting: its stream is in order.
 //
-// In the first phase a rank writes only its own part of its own numbers, which
-// no other reads before the second meeting; in the second nobody writes numbers
-// that others read.
+// Nobody overwrites what another still reads. In the first phase rank r writes part r
+// of its own numbers, which until the second meeting only the thread that writes it
+// reads; in the second nobody writes numbers that others read. A rank that ends early
+// leaves others reading, so its buffer must stay as it is until they have ended, too.
+// They have once they come to a meeting of a later kernel, as none of its blocks runs
+// before the earlier kernel has ended with all of them. Hence the two buffers: the
+// kernel that fills one again comes after one that met over the other.
 #include "backend-engine/kernels/cuda/peers.h"
 
 #include "backend-engine/kernels/cuda/load_kernels.h"
@@ -25,6 +29,7 @@ namespace penstock::engine::cuda {
 namespace {
 
 constexpr int kThreads = 512;
+constexpr int64_t kVectorsMax = 1 << 30;  // Of a sum: counted in 32 bits, with room for a stride.
 constexpr int kLooksBetweenAborts = 256;  // The word is the host's: a look at it takes a microsecond.
 
 // All ranks' blocks of this number have come. Called by every thread of the block.
@@ -117,13 +122,16 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // The parts were written by kernels before this one, so that its meeting vouches for
-// all of them, whichever block wrote them.
+// all of them, whichever block wrote them. Each rank begins with the rows of its own
+// part, so that no rank is read by all at once.
 __global__ void __launch_bounds__(kBlockThreadsMax)
     PeerTakePartsAndNormKernel(PeerGroup group, int buffer, RmsNormCall call) {
   Meet(group);
   const unsigned row_vectors = call.width / kVector;
   const auto each = static_cast<unsigned>(VectorsEach(group, call.token_count * row_vectors));
-  for (int row = blockIdx.x; row < call.token_count; row += gridDim.x) {
+  const int skipped = static_cast<int>(int64_t{group.rank} * call.token_count / group.size);
+  for (int i = blockIdx.x; i < call.token_count; i += gridDim.x) {
+    const int row = i < call.token_count - skipped ? i + skipped : i - (call.token_count - skipped);
     NormRow(call, row, [&](int at, float (&numbers)[kVector]) {
       // In 32 bits: a division of 64 would spill.
       const unsigned vector = row * row_vectors + at / kVector;
@@ -171,7 +179,6 @@ dim3 BlocksFor(const PeerGroup& group, int64_t vectors) {
 
 GpuError LaunchNorm(void (*kernel)(PeerGroup, int, RmsNormCall), const PeerGroup& group, int buffer,
                     const RmsNormCall& norm, Stream stream) {
-  constexpr int64_t kVectorsMax = INT32_MAX;
   if (!Takes(group, buffer) || !NormTakes(norm) ||
       int64_t{norm.token_count} * (norm.width / kVector) > kVectorsMax) {
     return kGpuInvalid;
@@ -197,9 +204,11 @@ GpuError PeerTakePartsAndNorm(const PeerGroup& group, int buffer, const RmsNormC
 }
 
 GpuError PeerSumParts(const PeerGroup& group, int buffer, int64_t count, Stream stream) {
-  if (!Takes(group, buffer) || count < 0 || count % kVector != 0) return kGpuInvalid;
-  if (count == 0) return kGpuOk;
   const int64_t vectors = count / kVector;
+  if (!Takes(group, buffer) || count < 0 || count % kVector != 0 || vectors > kVectorsMax) {
+    return kGpuInvalid;
+  }
+  if (count == 0) return kGpuOk;
   return Launch(PeerSumPartsKernel, BlocksFor(group, (vectors + group.size - 1) / group.size),
                 kThreads, 0, stream, group, buffer, vectors);
 }
