@@ -45,10 +45,12 @@ std::string FactsOf(const GpuGroup& group) {
   const auto number = [](const char* name, int64_t value) {
     return std::string(", ") + name + " " + std::to_string(value);
   };
-  return number("tensor parallel", group.ranks()) + number("ranks here", static_cast<int64_t>(group.gpus.size())) +
+  return number("tensor parallel", group.ranks()) +
+         number("ranks here", static_cast<int64_t>(group.gpus.size())) +
          number("layers", group.config.layer_count) + number("hidden", group.config.hidden_size) +
          number("vocabulary", group.config.vocab_size) +
          number("step tokens", limits.step.tokens) + number("sequences", limits.step.sequences) +
+         number("positions", limits.step.positions) +
          number("block tokens", limits.step.block_tokens) + number("rows", limits.rows) +
          number("graphs", static_cast<int64_t>(group.buckets.size())) +
          number("all logits", group.keep_logits ? 1 : 0) +

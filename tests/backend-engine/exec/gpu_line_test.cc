@@ -253,6 +253,14 @@ TEST(GpuLine, ProcessesThatAreNotAlikeAreToldWhichNumberDiffers) {
   EXPECT_EQ(group.error(1), group.error(0));
 }
 
+// A step's plan says positions, which a process with a shorter table would refuse only then.
+TEST(GpuLine, ProcessesWithOtherLongestContextsDoNotMeet) {
+  Processes group(2, Options(1), [](GpuRunnerOptions& other) { other.max_length = 24; });
+  EXPECT_FALSE(group.whole());
+  EXPECT_NE(group.error(0).find("positions 24,"), std::string::npos) << group.error(0);
+  EXPECT_EQ(group.error(1), group.error(0));
+}
+
 TEST(GpuLine, AProcessThatCannotStartTellsTheOthersWhy) {
   RandomModel cut(SmallGpuConfig(), DType::kBf16, 0.15f);
   cut.Remove("model.layers.1.mlp.down_proj.weight");
