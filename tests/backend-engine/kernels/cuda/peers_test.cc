@@ -133,8 +133,9 @@ void ExpectBitsOfSumThenNorm(Call call, int size, int32_t blocks_max) {
                            shape.width, 1e-5f, normed.data()},
                           nullptr),
                   kGpuOk);
-        ASSERT_EQ(own.residual, residual) << size << " ranks, turn " << turn;
-        ASSERT_EQ(own.normed, normed) << size << " ranks, turn " << turn;
+        // And on, so that the other ranks do not wait for this one for ever.
+        EXPECT_TRUE(own.residual == residual) << size << " ranks, turn " << turn;
+        EXPECT_TRUE(own.normed == normed) << size << " ranks, turn " << turn;
         ++turn;
       }
     }
