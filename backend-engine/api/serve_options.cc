@@ -67,7 +67,7 @@ void AddGroupOptions(CLI::App& serve, ServeOptions& options) {
       ->check(CLI::Range(0, kRendezvousMax - 1))
       ->capture_default_str();
   serve.add_option("--dist-init-addr", options.dist_init_addr,
-                   "Where they meet: IPv4 address and port of process 0, like 10.0.0.1:7100");
+                   "Where they meet: name or address of process 0, and a port, like 10.0.0.1:7100");
   serve.add_option("--dist-timeout", options.dist_timeout, "Seconds for all of them to come")
       ->check(CLI::Range(1, 86400))
       ->capture_default_str();

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "backend-engine/model/gpu_step_wire.h"
+#include "backend-engine/parallel/frames.h"
 #include "backend-engine/sched/check.h"
 
 namespace penstock::engine {
@@ -28,12 +29,6 @@ struct TableEntry {
 };
 static_assert(std::is_trivially_copyable_v<Head> && std::is_trivially_copyable_v<TableEntry>);
 constexpr size_t kTableMax = 256;  // Entries.
-
-template <typename T>
-void Append(const T& value, std::vector<std::byte>& to) {
-  const auto bytes = std::as_bytes(std::span(&value, 1));
-  to.insert(to.end(), bytes.begin(), bytes.end());
-}
 
 size_t MessageBytesMax(const GpuStepLayout& layout) {
   return sizeof(Head) + std::max(StepWireBytesMax(layout), kTableMax * sizeof(TableEntry));

@@ -1,13 +1,11 @@
 #include "backend-engine/parallel/frames.h"
 
-#include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
 #include <utility>
 
 namespace penstock::engine {
@@ -16,37 +14,14 @@ namespace {
 constexpr uint64_t kMagic = 0x325652544e45500a;  // Counts versions of the messages, too.
 constexpr int kTickMs = 100;
 
-FrameSocket NewSocket() {
-  FrameSocket made(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+FrameSocket NewSocket(const InetAddress& address) {
+  FrameSocket made(socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   const int on = 1;
   if (made.open()) setsockopt(made.file(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   return made;
 }
 
-const sockaddr* Plain(const sockaddr_in& address) {
-  return reinterpret_cast<const sockaddr*>(&address);
-}
-
 }  // namespace
-
-bool ParseInetAddress(const std::string& text, sockaddr_in& address) {
-  const size_t colon = text.rfind(':');
-  if (colon == std::string::npos) return false;
-  uint16_t port = 0;
-  const char* end = text.data() + text.size();
-  const auto [stop, failed] = std::from_chars(text.data() + colon + 1, end, port);
-  if (failed != std::errc() || stop != end || port == 0) return false;
-  address = {};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(port);
-  return inet_pton(AF_INET, text.substr(0, colon).c_str(), &address.sin_addr) == 1;
-}
-
-std::string TextOf(const sockaddr_in& address) {
-  char text[INET_ADDRSTRLEN] = {};
-  inet_ntop(AF_INET, &address.sin_addr, text, sizeof text);
-  return std::string(text) + ":" + std::to_string(ntohs(address.sin_port));
-}
 
 FrameSocket::FrameSocket(FrameSocket&& other) noexcept
     : file_(std::exchange(other.file_, -1)), head_(other.head_), got_(other.got_), cut_(other.cut_) {}
@@ -63,11 +38,11 @@ FrameSocket::~FrameSocket() {
   if (file_ >= 0) close(file_);
 }
 
-FrameSocket FrameSocket::ListenAt(const sockaddr_in& address, int waiting) {
-  FrameSocket door = NewSocket();
+FrameSocket FrameSocket::ListenAt(const InetAddress& address, int waiting) {
+  FrameSocket door = NewSocket(address);
   const int on = 1;
   setsockopt(door.file(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  if (door.open() && bind(door.file(), Plain(address), sizeof address) == 0 &&
+  if (door.open() && bind(door.file(), address.get(), address.size) == 0 &&
       listen(door.file(), waiting) == 0) {
     return door;
   }
@@ -77,10 +52,10 @@ FrameSocket FrameSocket::ListenAt(const sockaddr_in& address, int waiting) {
   return door;
 }
 
-FrameSocket FrameSocket::Dial(const sockaddr_in& address, int milliseconds) {
-  FrameSocket made = NewSocket();
+FrameSocket FrameSocket::Dial(const InetAddress& address, int milliseconds) {
+  FrameSocket made = NewSocket(address);
   if (!made.open()) return made;
-  int failed = connect(made.file(), Plain(address), sizeof address) == 0 ? 0 : errno;
+  int failed = connect(made.file(), address.get(), address.size) == 0 ? 0 : errno;
   if (failed == EINPROGRESS) {
     pollfd polled{made.file(), POLLOUT, 0};
     socklen_t size = sizeof failed;
@@ -94,11 +69,9 @@ FrameSocket FrameSocket::Dial(const sockaddr_in& address, int milliseconds) {
   return made;
 }
 
-FrameSocket FrameSocket::Accept(sockaddr_in* from) const {
-  sockaddr_in address{};
-  socklen_t size = sizeof address;
-  FrameSocket come(accept4(file_, reinterpret_cast<sockaddr*>(&address), &size,
-                           SOCK_NONBLOCK | SOCK_CLOEXEC));
+FrameSocket FrameSocket::Accept(InetAddress* from) const {
+  InetAddress address;
+  FrameSocket come(accept4(file_, address.get(), &address.size, SOCK_NONBLOCK | SOCK_CLOEXEC));
   const int on = 1;
   if (come.open()) setsockopt(come.file(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   if (from != nullptr) *from = address;

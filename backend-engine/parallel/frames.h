@@ -6,8 +6,6 @@
 // until it is told to give up. Threads: one that takes and one that sends.
 #pragma once
 
-#include <netinet/in.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -15,11 +13,16 @@
 #include <string>
 #include <vector>
 
+#include "backend-engine/parallel/inet_address.h"
+
 namespace penstock::engine {
 
-// "10.0.0.1:7100". False: anything else.
-bool ParseInetAddress(const std::string& text, sockaddr_in& address);
-std::string TextOf(const sockaddr_in& address);
+// The bytes of a trivially copyable value, behind those of `to`.
+template <typename T>
+void Append(const T& value, std::vector<std::byte>& to) {
+  const auto bytes = std::as_bytes(std::span(&value, 1));
+  to.insert(to.end(), bytes.begin(), bytes.end());
+}
 
 class FrameSocket {
  public:
@@ -32,9 +35,9 @@ class FrameSocket {
   ~FrameSocket();
 
   // Not open, with errno set, where it cannot be.
-  static FrameSocket ListenAt(const sockaddr_in& address, int waiting);
-  static FrameSocket Dial(const sockaddr_in& address, int milliseconds);
-  FrameSocket Accept(sockaddr_in* from = nullptr) const;
+  static FrameSocket ListenAt(const InetAddress& address, int waiting);
+  static FrameSocket Dial(const InetAddress& address, int milliseconds);
+  FrameSocket Accept(InetAddress* from = nullptr) const;
 
   bool open() const { return file_ >= 0; }
   int file() const { return file_; }

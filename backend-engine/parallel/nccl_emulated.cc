@@ -171,9 +171,10 @@ class NcclComm::State {
   }
 
   bool Come() {
-    sockaddr_in address;
-    if (!ParseInetAddress(id_.c_str(), address)) return Fail("an id of another program");
-    FrameSocket first = FrameSocket::Dial(address, 1000);
+    std::string why;
+    const std::vector<InetAddress> found = Resolve(id_.c_str(), why);
+    if (found.empty()) return Fail("an id of another program");
+    FrameSocket first = FrameSocket::Dial(found[0], 1000);
     if (!first.open()) return Fail("rank 0 cannot be reached at " + std::string(id_.c_str()));
     const auto rank = static_cast<int32_t>(rank_);
     peers_.push_back(std::move(first));
@@ -195,16 +196,13 @@ bool NcclComm::Available() { return true; }
 
 // The id is the address at which this process waits for the ranks, in text.
 bool NcclComm::NewId(std::string& id, std::string& error) {
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  InetAddress address = InetAddress::Loopback();
   FrameSocket door = FrameSocket::ListenAt(address, 64);
-  socklen_t size = sizeof address;
-  if (!door.open() || getsockname(door.file(), reinterpret_cast<sockaddr*>(&address), &size) != 0) {
+  if (!door.open() || getsockname(door.file(), address.get(), &address.size) != 0) {
     error = "NCCL (emulated): no port to listen at";
     return false;
   }
-  id = TextOf(address);
+  id = address.Text();
   id.resize(kIdBytes);
   const std::lock_guard lock(doors_mutex);
   doors[id] = std::move(door);

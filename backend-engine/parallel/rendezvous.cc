@@ -42,12 +42,6 @@ double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-template <typename T>
-void Append(const T& value, std::vector<std::byte>& to) {
-  const auto bytes = std::as_bytes(std::span(&value, 1));
-  to.insert(to.end(), bytes.begin(), bytes.end());
-}
-
 std::string StringOf(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
@@ -82,16 +76,16 @@ bool AtOnce() { return true; }  // Gives up: for what fits into a socket's own b
 }  // namespace
 
 bool CheckRendezvous(const RendezvousOptions& options, std::string& error) {
-  sockaddr_in address;
   if (options.size < 2 || options.size > kRendezvousMax) {
     error = "a group of " + std::to_string(options.size) + " processes; 2 to " +
             std::to_string(kRendezvousMax) + " can meet";
   } else if (options.index < 0 || options.index >= options.size) {
     error = "process " + std::to_string(options.index) + " of " + std::to_string(options.size) +
             "; they are counted from 0";
-  } else if (!ParseInetAddress(options.address, address)) {
+  } else if (!IsPlace(options.address)) {
     error = "'" + options.address +
-            "' is no address to meet at; an IPv4 address and a port are, like 10.0.0.1:7100";
+            "' is no place to meet at; an address or a name and a port are, like 10.0.0.1:7100, "
+            "[fd00::1]:7100 or head:7100";
   } else if (options.facts.size() > kRendezvousFactsMax ||
              options.facts.find('\0') != std::string::npos) {
     error = "the facts of the group are " + std::to_string(options.facts.size()) +
@@ -107,9 +101,7 @@ bool CheckRendezvous(const RendezvousOptions& options, std::string& error) {
 class Rendezvous::State {
  public:
   State(const RendezvousOptions& options, const std::atomic<bool>& stop)
-      : options_(options), stop_(stop), agreed_(options.offer) {
-    (void)ParseInetAddress(options.address, address_);
-  }
+      : options_(options), stop_(stop), agreed_(options.offer) {}
   ~State() {
     leaving_ = true;
     if (thread_.joinable()) thread_.join();
@@ -193,7 +185,7 @@ class Rendezvous::State {
     } else if (SecondsSince(began_) > options_.timeout_seconds) {
       error = "not all processes met at " + options_.address + " within " +
               std::to_string(static_cast<int>(options_.timeout_seconds)) + " s" +
-              (options_.index == 0 ? "; missing:" + Missing() : "");
+              (options_.index == 0 ? "; missing:" + Missing() : seen_ == "" ? "" : "; " + seen_);
     } else {
       return true;
     }
@@ -220,12 +212,8 @@ class Rendezvous::State {
   // --- process 0
 
   bool Gather(const std::string& id, std::string& error) {
-    const FrameSocket door = FrameSocket::ListenAt(address_, kRendezvousMax);
-    if (!door.open()) {
-      error = "cannot listen at " + options_.address + ": " + std::strerror(errno);
-      return false;
-    }
-    Note("waiting at " + options_.address + " for processes" + Missing());
+    const FrameSocket door = Listen(error);
+    if (!door.open()) return false;
     while (peers_.size() + 1 < static_cast<size_t>(options_.size)) {
       if (!Waits(error)) return Refuse(error);
       const bool room = strangers_.size() < kStrangersMax;
@@ -240,16 +228,35 @@ class Rendezvous::State {
         return Refuse(error);
       }
       while (strangers_.size() < kStrangersMax) {
-        sockaddr_in from{};
+        InetAddress from;
         FrameSocket come = door.Accept(&from);
         if (!come.open()) {
           if (errno != EAGAIN) (void)poll(nullptr, 0, kTickMs);  // No descriptor left, say.
           break;
         }
-        strangers_.push_back({.socket = std::move(come), .from = engine::TextOf(from)});
+        strangers_.push_back({.socket = std::move(come), .from = from.Text()});
       }
     }
     return WelcomeAll(id, error);
+  }
+
+  // At the first address of the place that is this machine's.
+  FrameSocket Listen(std::string& error) const {
+    std::string why;
+    for (const InetAddress& address : Resolve(options_.address, why)) {
+      FrameSocket door = FrameSocket::ListenAt(address, kRendezvousMax);
+      if (door.open()) {
+        const std::string text = address.Text();
+        Note("waiting at " + options_.address + (text == options_.address ? "" : " (" + text + ")") +
+             (address.loopback() ? ", which only this machine can reach," : "") + " for processes" +
+             Missing());
+        return door;
+      }
+      why = address.Text() + ": " +
+            (errno == EADDRNOTAVAIL ? "this machine, process 0's, has no such address" : std::strerror(errno));
+    }
+    error = "cannot listen at " + options_.address + ": " + why;
+    return FrameSocket();
   }
 
   bool WelcomeAll(const std::string& id, std::string& error) {
@@ -332,10 +339,20 @@ class Rendezvous::State {
 
   // --- the others
 
+  // A name is asked for each time: it may be known, or be somebody else's, later.
+  FrameSocket Dial() {
+    for (const InetAddress& address : Resolve(options_.address, seen_)) {
+      FrameSocket made = FrameSocket::Dial(address, 10 * kTickMs);
+      if (made.open()) return made;
+      seen_ = address.Text() + ": " + std::strerror(errno);
+    }
+    return FrameSocket();
+  }
+
   bool Come(std::string& id, std::string& error) {
     Note("looking for process 0 at " + options_.address);
     Peer first;
-    while (!(first.socket = FrameSocket::Dial(address_, 10 * kTickMs)).open()) {
+    while (!(first.socket = Dial()).open()) {
       if (!Waits(error)) return false;
       (void)poll(nullptr, 0, kTickMs);  // Nobody is hammered.
     }
@@ -455,7 +472,7 @@ class Rendezvous::State {
   const std::atomic<bool>& stop_;
   const Clock::time_point began_ = Clock::now();
   int64_t agreed_;
-  sockaddr_in address_{};
+  std::string seen_;  // Why process 0 was not reached, the last time.
   std::vector<Peer> strangers_;  // Have not said who they are.
   std::vector<Peer> peers_;      // Process 0: all others; they: process 0.
   std::thread thread_;

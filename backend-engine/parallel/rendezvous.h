@@ -25,7 +25,7 @@ namespace penstock::engine {
 struct RendezvousOptions {
   int index = 0;         // Of this process; 0 listens.
   int size = 2;          // Processes in all.
-  std::string address;   // IPv4 address and port of process 0: "10.0.0.1:7100".
+  std::string address;   // Of process 0, a name or an address, and a port: IsPlace().
   std::string facts;     // What all must agree on: model, weights, ranks. One line.
   int64_t offer = 0;     // Of something that all have alike: the smallest is agreed on.
   size_t message_bytes_max = 1 << 20;  // Of what process 0 sends; a longer one loses it.

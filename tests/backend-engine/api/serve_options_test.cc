@@ -84,8 +84,8 @@ TEST(CommandLine, ProcessesThatCannotBeAreRefusedByName) {
   EXPECT_EQ(with([](ServeOptions& o) { o.device = "cpu"; }),
             "--nnodes 2: processes compute together on GPUs alone, and --device is cpu");
   EXPECT_EQ(with([](ServeOptions& o) { o.dist_init_addr = ""; }),
-            "--dist-init-addr: '' is no address to meet at; an IPv4 address and a port are, like "
-            "10.0.0.1:7100");
+            "--dist-init-addr: '' is no place to meet at; an address or a name and a port are, like "
+            "10.0.0.1:7100, [fd00::1]:7100 or head:7100");
   EXPECT_EQ(with([](ServeOptions& o) { o.nnodes = 1; }),
             "--node-rank and --dist-init-addr are for several processes; say how many with "
             "--nnodes");

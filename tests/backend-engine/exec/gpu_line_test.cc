@@ -20,23 +20,12 @@
 #include "tests/backend-engine/exec/answers.h"
 #include "tests/backend-engine/model/random_model.h"
 #include "tests/backend-engine/model/steps.h"
+#include "tests/backend-engine/parallel/free_address.h"
 
 namespace penstock::engine {
 namespace {
 
 using Tokens = std::vector<int32_t>;
-
-std::string FreeAddress() {
-  const int file = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  EXPECT_EQ(bind(file, reinterpret_cast<sockaddr*>(&address), size), 0);
-  EXPECT_EQ(getsockname(file, reinterpret_cast<sockaddr*>(&address), &size), 0);
-  close(file);
-  return "127.0.0.1:" + std::to_string(ntohs(address.sin_port));
-}
 
 const RandomModel& Model() {
   static const RandomModel model(SmallGpuConfig(), DType::kBf16, 0.15f);

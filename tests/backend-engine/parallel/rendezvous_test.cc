@@ -17,23 +17,18 @@
 #include <vector>
 
 #include "backend-engine/parallel/frames.h"
+#include "tests/backend-engine/parallel/free_address.h"
 
 namespace penstock::engine {
 namespace {
 
 const std::atomic<bool> kGoOn{false};
 
-// A port that was free a moment ago.
-std::string FreeAddress() {
-  const int file = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  EXPECT_EQ(bind(file, reinterpret_cast<sockaddr*>(&address), size), 0);
-  EXPECT_EQ(getsockname(file, reinterpret_cast<sockaddr*>(&address), &size), 0);
-  close(file);
-  return "127.0.0.1:" + std::to_string(ntohs(address.sin_port));
+InetAddress At(const std::string& place) {
+  std::string error;
+  const auto found = Resolve(place, error);
+  EXPECT_FALSE(found.empty()) << error;
+  return found.empty() ? InetAddress() : found[0];
 }
 
 RendezvousOptions Of(int index, int size, const std::string& address) {
@@ -136,13 +131,53 @@ TEST(Rendezvous, WhoDoesNotFitIsToldWhyAndSoIsTheFirst) {
   EXPECT_EQ(size.second, size.first);
 }
 
+bool HasV6() {
+  InetAddress address = At("[::1]:1");
+  const int file = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  reinterpret_cast<sockaddr_in6&>(address.storage).sin6_port = 0;
+  const bool has = file >= 0 && bind(file, address.get(), address.size) == 0;
+  close(file);
+  return has;
+}
+
+TEST(Rendezvous, IsUnderANameOrAnAddressOfEitherKind) {
+  for (const std::string host : {"localhost", "127.0.0.1", "[::1]"}) {
+    if (host == "[::1]" && !HasV6()) continue;
+    const std::string address = FreeAddressAt(host);
+    RendezvousOptions first = Of(0, 2, address);
+    std::string noted;
+    first.note = [&](const std::string& text) { noted += text + "\n"; };
+    Met second;
+    std::thread thread([&] { second = Meet(Of(1, 2, address)); });
+    const Met met = Meet(first);
+    thread.join();
+    EXPECT_NE(met.rendezvous, nullptr) << met.error;
+    EXPECT_NE(second.rendezvous, nullptr) << second.error;
+    EXPECT_NE(noted.find("waiting at " + address), std::string::npos) << noted;
+    EXPECT_NE(noted.find("which only this machine can reach"), std::string::npos) << noted;
+  }
+}
+
+TEST(Rendezvous, IsAtAnAddressOfProcess0) {
+  const std::string elsewhere = FreeAddressAt("192.0.2.1");  // Of nobody: RFC 5737.
+  EXPECT_EQ(Meet(Of(0, 2, elsewhere)).error,
+            "cannot listen at " + elsewhere + ": " + elsewhere +
+                ": this machine, process 0's, has no such address");
+  const std::string nobody(70, 'a');  // No label is so long, so nobody has to be asked.
+  EXPECT_EQ(Meet(Of(0, 2, nobody + ":7100")).error.rfind("cannot listen at " + nobody + ":7100: ", 0), 0u);
+  RendezvousOptions lost = Of(1, 2, nobody + ":7100");
+  lost.timeout_seconds = 0.3;
+  EXPECT_NE(Meet(lost).error.find(" within 0 s; " + nobody + ": "), std::string::npos);
+}
+
 TEST(Rendezvous, WhoNeverComesIsNamedWhenTheTimeIsUp) {
   RendezvousOptions options = Of(0, 3, FreeAddress());
   options.timeout_seconds = 0.3;
   EXPECT_EQ(Meet(options).error,
             "not all processes met at " + options.address + " within 0 s; missing: 1 2");
   options.index = 1;
-  EXPECT_EQ(Meet(options).error, "not all processes met at " + options.address + " within 0 s");
+  EXPECT_EQ(Meet(options).error, "not all processes met at " + options.address + " within 0 s; " +
+                                     options.address + ": Connection refused");
 }
 
 // Two processes of this one: they say nothing but what a test lets them say.
@@ -243,8 +278,7 @@ struct Impostor {
   explicit Impostor(const std::atomic<bool>& stop = kGoOn) {
     RendezvousOptions options = Of(0, 2, FreeAddress());
     options.message_bytes_max = 64 << 20;
-    sockaddr_in at{};
-    EXPECT_TRUE(ParseInetAddress(options.address, at));
+    const InetAddress at = At(options.address);
     std::thread thread([&] {
       std::string id = "the id";
       first = Rendezvous::Meet(options, id, stop, error);
@@ -321,14 +355,13 @@ TEST(Rendezvous, StrangersAreTurnedAwayWithAWordAndDoNotDisturbIt) {
   };
   Met first;
   std::thread thread([&] { first = Meet(options); });
-  sockaddr_in at{};
-  ASSERT_TRUE(ParseInetAddress(options.address, at));
+  const InetAddress at = At(options.address);
   const int file = socket(AF_INET, SOCK_STREAM, 0);
-  while (connect(file, reinterpret_cast<sockaddr*>(&at), sizeof at) != 0) std::this_thread::yield();
+  while (connect(file, at.get(), at.size) != 0) std::this_thread::yield();
   const std::string request(2000, 'G');
   EXPECT_EQ(send(file, request.data(), request.size(), MSG_NOSIGNAL), 2000);
   const int quiet = socket(AF_INET, SOCK_STREAM, 0);  // Says nothing at all.
-  EXPECT_EQ(connect(quiet, reinterpret_cast<sockaddr*>(&at), sizeof at), 0);
+  EXPECT_EQ(connect(quiet, at.get(), at.size), 0);
   // One that knows the frames, but not what is said in them.
   FrameSocket odd = FrameSocket::Dial(at, 10000);
   EXPECT_TRUE(odd.Send(1, "hello", [] { return true; }));
@@ -352,8 +385,7 @@ TEST(Rendezvous, StrangersAreTurnedAwayWithAWordAndDoNotDisturbIt) {
 
 TEST(Rendezvous, AnotherProgramAtTheAddressIsNamed) {
   const std::string address = FreeAddress();
-  sockaddr_in at{};
-  ASSERT_TRUE(ParseInetAddress(address, at));
+  const InetAddress at = At(address);
   const FrameSocket door = FrameSocket::ListenAt(at, 1);
   ASSERT_TRUE(door.open());
   std::thread other([&] {
@@ -367,8 +399,7 @@ TEST(Rendezvous, AnotherProgramAtTheAddressIsNamed) {
 }
 
 TEST(Frames, ABrokenConnectionSendsNothingMore) {
-  sockaddr_in at{};
-  ASSERT_TRUE(ParseInetAddress(FreeAddress(), at));
+  const InetAddress at = At(FreeAddress());
   const FrameSocket door = FrameSocket::ListenAt(at, 1);
   FrameSocket near = FrameSocket::Dial(at, 10000);
   FrameSocket far;
@@ -382,7 +413,7 @@ TEST(Frames, ABrokenConnectionSendsNothingMore) {
   far.Wait(10000);
   EXPECT_EQ(far.Take(1000, word, bytes), FrameSocket::Read::kTooLarge);
   EXPECT_TRUE(bytes.empty());
-  EXPECT_EQ(TextOf(at).substr(0, 10), "127.0.0.1:");
+  EXPECT_EQ(at.Text().substr(0, 10), "127.0.0.1:");
 }
 
 TEST(Rendezvous, OptionsThatCannotBeAreRefusedByName) {
@@ -392,10 +423,9 @@ TEST(Rendezvous, OptionsThatCannotBeAreRefusedByName) {
       {Of(0, 1, "10.0.0.1:7100"), "a group of 1 processes; 2 to 64 can meet"},
       {Of(0, 65, "10.0.0.1:7100"), "a group of 65 processes"},
       {Of(2, 2, "10.0.0.1:7100"), "process 2 of 2; they are counted from 0"},
-      {Of(1, 2, "10.0.0.1"), "'10.0.0.1' is no address to meet at"},
-      {Of(1, 2, "host:7100"), "'host:7100' is no address"},
-      {Of(1, 2, "10.0.0.1:70000"), "is no address"},
-      {Of(1, 2, "10.0.0.1:0"), "is no address"}};
+      {Of(1, 2, "10.0.0.1"), "'10.0.0.1' is no place to meet at; an address or a name and a port are"},
+      {Of(1, 2, "fd00::1:7100"), "'fd00::1:7100' is no place"},
+      {Of(1, 2, "10.0.0.1:70000"), "is no place"}};
   for (const auto& [options, text] : wrong) {
     EXPECT_FALSE(CheckRendezvous(options, error));
     EXPECT_NE(error.find(text), std::string::npos) << error;
