@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstring>
 #include <string>
 
+#include "proxy/base/check.h"
 #include "proxy/http/h1_rules.h"
 
 namespace penstock {
@@ -98,15 +98,14 @@ bool H2Head::JoinCookies(Arena& arena) {
   if (joined == nullptr) return false;
   const auto first = std::find_if(fields_.begin(), fields_.end(), IsCookie);
   char* at = joined;
-  for (const Header& field : fields_) {
-    if (!IsCookie(field)) continue;
-    if (at != joined) {
-      std::memcpy(at, kBetweenCookies.data(), kBetweenCookies.size());
-      at += kBetweenCookies.size();
-    }
-    field.value.copy(at, field.value.size());
-    at += field.value.size();
+  const auto append = [&at](std::string_view text) { at += text.copy(at, text.size()); };
+  append(first->value);
+  for (auto field = first + 1; field != fields_.end(); ++field) {
+    if (!IsCookie(*field)) continue;
+    append(kBetweenCookies);
+    append(field->value);
   }
+  CHECK(at == joined + bytes);   // Else it would end with what others left in the arena.
   first->value = {joined, bytes};
   fields_.erase(std::remove_if(first + 1, fields_.end(), IsCookie), fields_.end());
   return true;

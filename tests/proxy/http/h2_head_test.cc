@@ -70,6 +70,9 @@ TEST(H2Head, CookieCrumbsBecomeOneFieldWhereTheFirstOneStood) {
   Reader single;
   EXPECT_FALSE(single.Request(h2::With(h2::Get(), {{"cookie", "x=1; y=2"}})));
   EXPECT_EQ(Lines(single.request.headers), "host: h\ncookie: x=1; y=2\n");
+  Reader empty;
+  EXPECT_FALSE(empty.Request(h2::With(h2::Get(), {{"cookie", ""}, {"cookie", ""}, {"cookie", "y"}})));
+  EXPECT_EQ(Lines(empty.request.headers), "host: h\ncookie: ; ; y\n");
 }
 
 TEST(H2Head, FramingComesFromTheLengthAndTheEndOfTheStream) {
