@@ -17,6 +17,7 @@ namespace penstock {
 namespace {
 
 constexpr MonoTime kLateTurn = kSecond;
+constexpr MonoTime kHeldAfterIt = kSecond;
 
 MonoTime Clock() { return static_cast<MonoTime>(uv_hrtime() / 1000); }
 
@@ -217,12 +218,13 @@ MonoTime UvLoop::Refresh() const {
 
 void UvLoop::BeforePoll() {
   if (before_wait_) before_wait_();
-  if (deferred_.empty() && !late_) {
+  if (deferred_.empty()) {
     uv_idle_stop(&idle_);
   } else {
     uv_idle_start(&idle_, [](uv_idle_t*) {});
   }
-  const MonoTime next = std::min(timers_.NextDeadline().value_or(kNever), deadlines_.NextLook());
+  const MonoTime next =
+      std::max(held_until_, std::min(timers_.NextDeadline().value_or(kNever), deadlines_.NextLook()));
   stale_ = true;
   if (next == armed_for_) return;
   armed_for_ = next;
@@ -241,12 +243,15 @@ void UvLoop::BeforePoll() {
 
 // A turn that comes so late that the process must have been stopped (SIGSTOP, a
 // virtual machine that moved) first reads what has come meanwhile: its poll may have
-// ended without a look at it, and answers that lie in the kernel are not late.
+// ended without a look at it, and answers that lie in the kernel are not late. Nor is
+// the answer to what the turn that was stopped sent, by a time that was long past: so
+// deadlines wait a while. Once: a loop that is always late has deadlines, too.
 void UvLoop::AfterPoll() {
   Enter();
   const bool late = armed_for_ != kNever && now_ - armed_for_ > kLateTurn;
-  late_ = late && !late_;
-  if (!late_) {
+  if (late && held_until_ == 0) held_until_ = now_ + kHeldAfterIt;
+  if (now_ >= held_until_) {
+    held_until_ = 0;
     deadlines_.AdvanceTo(now_);
     timers_.AdvanceTo(now_);
   }

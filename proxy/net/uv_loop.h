@@ -72,7 +72,7 @@ class UvLoop final : public Loop {
   uv_idle_t idle_;        // Runs only while deferred work waits, so that the poll does not block.
   uv_timer_t timer_;
   MonoTime armed_for_ = kNever;
-  bool late_ = false;     // Deadlines wait for one more look at what has come.
+  MonoTime held_until_ = 0;  // Deadlines wait until then; 0: for nothing.
 
   mutable bool stale_ = true;
   mutable MonoTime now_ = 0;
