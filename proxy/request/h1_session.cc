@@ -293,8 +293,10 @@ void H1Session::OnDeadline(void* self) {
     const MonoTime next =
         session.linger_.Look(*session.stream_, session.context_.loop.now(), session.patience());
     if (next != kNever) return session.deadline_.Set(next);
+    // Where bytes are left over, a clean end would make them look like the whole answer
+    // to whoever reads until the end of the connection.
+    if (session.cut_ || session.stream_->buffered() > 0) session.stream_->Reset();
   }
-  if (session.cut_) session.stream_->Reset();
   if (session.state_ != State::kOpen) return session.Close();
   session.context_.no_pool.AddTimeout(TimeoutKind::kKeepAlive);
   session.Leave();

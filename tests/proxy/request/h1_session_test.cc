@@ -153,6 +153,10 @@ TEST(H1Session, AnAnswerThatNobodyTakesIsCutAfterThePoolsTime) {
   EXPECT_EQ(world.totals.connections, 1u);
   world.Wait(5 * kSecond);
   EXPECT_EQ(world.totals.connections, 0u);
+  // By a reset: to whoever reads until the end, a clean one would say that this is all.
+  client->stream->Resume();
+  world.Run();
+  EXPECT_TRUE(client->reset && !client->ended);
 }
 
 TEST(H1Session, RefusesConnectionsBeyondTheLimit) {
