@@ -1,5 +1,6 @@
 // Where a process of a group is to be met: text as an operator writes it, and what
-// the system makes of it.
+// the system makes of it. (The proxy's Address is not for the compute library, which
+// builds without the proxy's libraries.)
 #pragma once
 
 #include <netinet/in.h>

@@ -185,7 +185,7 @@ class Rendezvous::State {
     } else if (SecondsSince(began_) > options_.timeout_seconds) {
       error = "not all processes met at " + options_.address + " within " +
               std::to_string(static_cast<int>(options_.timeout_seconds)) + " s" +
-              (options_.index == 0 ? "; missing:" + Missing() : seen_ == "" ? "" : "; " + seen_);
+              (options_.index == 0 ? "; missing:" + Missing() : seen_.empty() ? "" : "; " + seen_);
     } else {
       return true;
     }

@@ -199,7 +199,7 @@ std::optional<absl::Status> TlsStream::Decrypt(std::vector<char>& plain, size_t&
           A(fmt::format("{}: TLS: more key updates than its data calls for", peer())));
     }
     if (result == 1) {
-      // To be told by OpenSSL that there is no more costs as much as a tenth of a record.
+      // OpenSSL tells that there is no more by its way of errors, which is its slowest.
       if (incoming_.empty() && SSL_has_pending(ssl_) == 0) return std::nullopt;
       continue;
     }
