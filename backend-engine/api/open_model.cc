@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <numeric>
 #include <optional>
 #include <utility>
@@ -163,6 +164,10 @@ absl::StatusOr<OpenedModel> OpenOnGpu(const ServeOptions& options,
   if (options.node_rank == 0) {
     gpu.failed = [](const std::string& why) { LogError("the GPUs have failed: {}", why); };
   }
+  gpu.lost = [](const std::string& why) {
+    LogError("{}; this process ends", why);
+    std::_Exit(1);
+  };
   if (options.nnodes > 1) {
     gpu.meeting = {.index = options.node_rank, .size = options.nnodes,
                    .address = options.dist_init_addr,

@@ -65,10 +65,11 @@ GpuRank::GpuRank(const GpuGroup& group, const GpuStepLayout& layout, GpuMeeting&
     : group_(group), layout_(layout), meeting_(meeting), rank_(rank) {}
 
 GpuRank::~GpuRank() {
+  drop_.Begin();
+  drop_.Wait();  // Before the communicators, whose end waits for it.
   std::string error;
   if (!Use(error)) return;
   if (stream_ != nullptr) (void)cuda::Synchronize(stream_);
-  for (const auto& [bucket, graph] : graphs_) cuda::DestroyGraph(graph);
   model_.reset();
   comm_.reset();
   counterparts_.reset();
@@ -218,7 +219,9 @@ bool GpuRank::Load(const TensorSource& source, const LoadProgress& progress,
 std::unique_ptr<NcclComm> GpuRank::Join(int rank, int size, const std::string& id,
                                         std::atomic<NcclComm*>& library, std::string& error) {
   auto comm = NcclComm::Create(rank, size, id, stream_, meeting_.aborted(), error);
-  library.store(comm.get(), std::memory_order_release);
+  library.store(comm.get());
+  // Whoever aborts does so in the other order: one of the two sees it.
+  if (comm != nullptr && meeting_.aborted()) comm->Abort();
   return comm;
 }
 
@@ -344,12 +347,44 @@ bool GpuRank::Record(std::string& error) {
     const cuda::GpuError queued = QueueModel(BucketShape(bucket));
     cuda::Graph graph = nullptr;
     const cuda::GpuError recorded = cuda::EndCapture(stream_, graph);
-    if (graph != nullptr) graphs_[bucket] = graph;
-    if (!Ok(queued, "recording a graph", error) || !Ok(recorded, "recording a graph", error)) {
+    const bool kept = graph == nullptr || KeepGraph(bucket, graph);
+    if (!Ok(queued, "recording a graph", error) || !Ok(recorded, "recording a graph", error) ||
+        !kept) {
       return false;
     }
   }
   return Ok(cuda::Synchronize(stream_), "recording a graph", error);
+}
+
+// False: they have been dropped already, and so is this one.
+bool GpuRank::KeepGraph(int32_t bucket, cuda::Graph graph) {
+  {
+    const std::lock_guard lock(graphs_mutex_);
+    if (!graphs_dropped_) {
+      graphs_[bucket] = graph;
+      return true;
+    }
+  }
+  cuda::DestroyGraph(graph);
+  return false;
+}
+
+void GpuRank::DropGraphs() {
+  std::string error;
+  (void)Use(error);
+  const std::lock_guard lock(graphs_mutex_);
+  graphs_dropped_ = true;
+  for (const auto& [bucket, graph] : graphs_) cuda::DestroyGraph(graph);
+  graphs_.clear();
+}
+
+cuda::GpuError GpuRank::QueueOrLaunch(const GpuStepShape& shape) {
+  if (shape.bucket > 0) {
+    const std::lock_guard lock(graphs_mutex_);  // Only an abort is ever waited for.
+    const auto graph = graphs_.find(shape.bucket);
+    if (graph != graphs_.end()) return cuda::LaunchGraph(graph->second, stream_);
+  }
+  return QueueModel(shape);
 }
 
 bool GpuRank::Queue(const GpuStepShape& shape, int32_t samples, const std::byte* host,
@@ -358,10 +393,7 @@ bool GpuRank::Queue(const GpuStepShape& shape, int32_t samples, const std::byte*
       !Ok(QueueAwaited(shape), "the tokens of the step before", error)) {
     return false;
   }
-  const auto graph = shape.bucket > 0 ? graphs_.find(shape.bucket) : graphs_.end();
-  const cuda::GpuError queued =
-      graph != graphs_.end() ? cuda::LaunchGraph(graph->second, stream_) : QueueModel(shape);
-  return Ok(queued, "a step", error) &&
+  return Ok(QueueOrLaunch(shape), "a step", error) &&
          Ok(QueueSampling(shape, samples, turn), "choosing tokens", error) &&
          Ok(cuda::Record(done_[turn], stream_), "a step", error);
 }
@@ -406,10 +438,11 @@ bool GpuRank::Done(size_t turn, bool& done, std::string& error) {
   return Ok(cuda::Query(done_[turn], done), "a step", error);
 }
 
-void GpuRank::AbortLibrary() {
+void GpuRank::Abort() {
   for (const auto& library : libraries_) {
-    if (NcclComm* comm = library.load(std::memory_order_acquire)) comm->Abort();
+    if (NcclComm* comm = library.load()) comm->Abort();
   }
+  drop_.Begin();
 }
 
 }  // namespace penstock::engine

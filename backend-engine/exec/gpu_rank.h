@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -21,6 +22,7 @@
 #include "backend-engine/model/gpu_weights.h"
 #include "backend-engine/model/rope.h"
 #include "backend-engine/parallel/gpu_comm.h"
+#include "backend-engine/parallel/last_call.h"
 #include "backend-engine/parallel/nccl_comm.h"
 
 namespace penstock::engine {
@@ -91,7 +93,9 @@ class GpuRank {
   // Has the step queued as `turn` been done? False with an error: the GPU failed.
   bool Done(size_t turn, bool& done, std::string& error);
 
-  void AbortLibrary();  // From any thread.
+  // Makes NCCL give up, and drops the graphs, for which its abort waits. From any thread;
+  // returns at once.
+  void Abort();
 
   // Nothing of this rank runs any more. Of all ranks, before any is destroyed: their
   // kernels read each other's memory.
@@ -105,6 +109,9 @@ class GpuRank {
   static GpuStepShape BucketShape(int32_t bucket);
   int32_t Splits(int32_t decodes) const;
   cuda::GpuError QueueModel(const GpuStepShape& shape);
+  cuda::GpuError QueueOrLaunch(const GpuStepShape& shape);
+  bool KeepGraph(int32_t bucket, cuda::Graph graph);
+  void DropGraphs();
   cuda::GpuError QueueAwaited(const GpuStepShape& shape);
   cuda::GpuError QueueSampling(const GpuStepShape& shape, int32_t samples, size_t turn);
   bool Ok(cuda::GpuError failed, const char* what, std::string& error) const;
@@ -138,10 +145,13 @@ class GpuRank {
   float* logits_host_ = nullptr;
   cuda::Gemm gemm_;
   std::unique_ptr<NcclComm> all_, counterparts_;
-  std::atomic<NcclComm*> libraries_[2] = {};  // The same, for AbortLibrary.
+  std::atomic<NcclComm*> libraries_[2] = {};  // The same, for Abort.
   std::unique_ptr<GpuComm> comm_;
   std::unique_ptr<GpuLlama> model_;
+  std::mutex graphs_mutex_;                // Of the two below.
   std::map<int32_t, cuda::Graph> graphs_;  // By bucket.
+  bool graphs_dropped_ = false;
+  LastCall drop_{[this] { DropGraphs(); }};
 };
 
 }  // namespace penstock::engine

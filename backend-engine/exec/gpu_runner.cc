@@ -5,10 +5,13 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <mutex>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include "backend-engine/exec/decode_plan.h"
 #include "backend-engine/exec/gpu_line.h"
@@ -26,23 +29,28 @@ class GpuRunner::Impl {
       : options_(options), threads_meet_(static_cast<int>(options.gpus.size())),
         meeting_(static_cast<int>(options.gpus.size())) {}
 
+  // Watched to the end: a GPU that hangs would keep each of the waits in it waiting.
   ~Impl() {
     stopping_.store(true, std::memory_order_release);
+    {
+      const std::lock_guard lock(watch_mutex_);
+      leaves_ = true;
+    }
     Release();
     WakeRanks();
     for (std::thread& thread : threads_) thread.join();
-    {
-      const std::lock_guard lock(watch_mutex_);
-      watch_ends_ = true;
-    }
-    watch_wake_.notify_one();
-    if (watchdog_.joinable()) watchdog_.join();
     line_.reset();  // The others hear of it, and nothing calls us any more.
     for (const auto& rank : ranks_) rank->WaitUntilIdle();
     ranks_.clear();
     for (const Flight& flight : flights_) {
       if (flight.packed != nullptr) cuda::FreePinned(flight.packed);
     }
+    {
+      const std::lock_guard lock(watch_mutex_);
+      watch_ends_ = true;
+    }
+    watch_wake_.notify_one();
+    if (watchdog_.joinable()) watchdog_.join();
   }
 
   bool Start(const ModelConfig& config, const TensorSource& source, std::string& error) {
@@ -322,7 +330,7 @@ class GpuRunner::Impl {
   void Release() {
     threads_meet_.Abort();
     meeting_.Abort();
-    for (const auto& rank : ranks_) rank->AbortLibrary();
+    for (const auto& rank : ranks_) rank->Abort();
   }
 
   template <typename Work>
@@ -348,13 +356,19 @@ class GpuRunner::Impl {
       ReportProgress(at, done, total);
     };
     return rank.Use(error) && rank.Allocate(plan_.shards[at], plan_.memory[at], error) &&
-           rank.Load(source, progress, error) && threads.Barrier() &&
+           rank.Load(source, progress, error) && threads.Barrier() && Loaded() &&
            (line_ != nullptr || Watched(index)) && rank.Connect(ids_, error) && Watched(index) &&
            rank.Tune(error) && threads.Barrier() &&
            (group_.ranks() == 1 || rank.MeasureSums(error)) && threads.Barrier() &&
            (index != 0 || line_ == nullptr || ShareTable(error)) && threads.Barrier() &&
            rank.RunBuckets(flights_[0].packed, error) && threads.Barrier() &&
            rank.Record(error) && threads.Barrier();
+  }
+
+  // Only weights may take long to let go of, and nobody holds any GPU up with them.
+  bool Loaded() {
+    all_loaded_.store(true, std::memory_order_release);
+    return true;
   }
 
   // From here on the start is watched as a step is: ranks wait for each other. Ranks of
@@ -468,19 +482,37 @@ class GpuRunner::Impl {
   // A step that does not end is somebody's death: of a GPU, a peer, a link.
   void Watch() {
     uint64_t watched = 0;
-    int seconds = 0;
+    int seconds = 0, ending = 0;
+    bool hung = false;
     std::unique_lock lock(watch_mutex_);
     while (!watch_wake_.wait_for(lock, std::chrono::seconds(1), [this] { return watch_ends_; })) {
+      if (MustEnd()) {
+        if (++ending == options_.end_seconds_max) Lose();
+        continue;
+      }
       const uint64_t now = running_.load(std::memory_order_acquire);
       seconds = now != 0 && now == watched ? seconds + 1 : 0;
       watched = now;
-      if (seconds < options_.step_seconds_max) continue;
+      if (seconds < options_.step_seconds_max || std::exchange(hung, true)) continue;
       Fail((now == kStarting ? "the ranks' first work together"
                              : "step " + std::to_string(now - 1)) +
            " has run for more than " + std::to_string(options_.step_seconds_max) +
            " s: a GPU or a rank hangs");
-      return;
     }
+  }
+
+  // Does somebody wait for all that runs to end? REQUIRES: the watch's lock is held.
+  bool MustEnd() const {
+    return all_loaded_.load(std::memory_order_acquire) &&
+           (leaves_ || (threads_meet_.aborted() && !ready_));
+  }
+
+  void Lose() const {
+    const std::string why = "the GPUs do not end what they run within " +
+                            std::to_string(options_.end_seconds_max) + " s of an abort: " + error();
+    if (options_.lost) return options_.lost(why);
+    std::fprintf(stderr, "penstock-engine: %s\n", why.c_str());
+    std::_Exit(1);
   }
 
   const GpuRunnerOptions options_;
@@ -517,7 +549,9 @@ class GpuRunner::Impl {
   std::vector<std::thread> threads_;
   std::mutex watch_mutex_;
   std::condition_variable watch_wake_;
+  bool leaves_ = false;                // The destructor has begun.
   bool watch_ends_ = false;
+  std::atomic<bool> all_loaded_{false};
   std::thread watchdog_;
 };
 

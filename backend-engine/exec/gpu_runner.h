@@ -13,8 +13,10 @@
 // is lost fails the others as a rank that fails does.
 //
 // A rank that fails, and a step that takes longer than step_seconds_max, make the
-// group abort: kernels that wait for a peer give up, NCCL is told to, Run()
-// returns kFailed and error() says which rank and why. Nobody waits for it.
+// group abort: kernels that wait for a peer give up, NCCL is told to and the graphs
+// that recorded its calls are dropped, Run() returns kFailed and error() says which
+// rank and why. Nobody waits for it, but for Create() and the destructor, who cannot
+// leave a GPU's work behind: after end_seconds_max they call `lost`.
 #pragma once
 
 #include <cstdint>
@@ -43,12 +45,16 @@ struct GpuRunnerOptions {
   bool graphs = true;            // Of decode steps.
   bool keep_logits = false;      // Compute and keep the logits of every token of a step.
   int32_t step_seconds_max = 120;
+  int32_t end_seconds_max = 30;  // For all that runs to end, once it has been aborted.
   std::optional<RendezvousOptions> meeting;  // With the other processes; empty: there are none.
   std::optional<AllReduceWay> sum_by;  // Over ranks; empty: whichever is measured to be the fastest.
   bool pin_threads = true;       // Each rank's thread stays on the CPUs near its GPU.
   std::string sysfs = "/sys";    // Where the kernel says which those are.
   std::function<void(int64_t done, int64_t total)> progress;  // As CpuRunnerOptions'.
   std::function<void(const std::string&)> failed;  // Once it ran: the reason, on any thread.
+  // The GPUs do not end what they run, with the reason why they should: on a thread of its
+  // own, once. Empty: says so on stderr and ends the process, with status 1.
+  std::function<void(const std::string&)> lost;
 };
 
 class GpuRunner final : public Runner {

@@ -26,7 +26,7 @@ bool GpuMeeting::Start(std::string& error) {
 }
 
 void GpuMeeting::Abort() {
-  aborted_.store(true, std::memory_order_release);
+  aborted_.store(true);
   if (abort_ != nullptr) std::atomic_ref(*abort_).store(1, std::memory_order_release);
 }
 

@@ -7,6 +7,9 @@
 #include <cstring>
 #include <mutex>
 #include <thread>
+#include <utility>
+
+#include "backend-engine/parallel/last_call.h"
 
 namespace penstock::engine {
 
@@ -21,6 +24,7 @@ class NcclComm::State {
 
   ~State() {
     Abort();
+    end_.Wait();
     if (word_ != nullptr) cuda::Free(word_);
   }
 
@@ -69,11 +73,10 @@ class NcclComm::State {
   }
 
   void Abort() {
-    const std::lock_guard lock(mutex_);
     aborted_ = true;
-    if (comm_ != nullptr) (void)ncclCommAbort(comm_);
-    comm_ = nullptr;
+    end_.Begin();
   }
+  bool Gone(double seconds) const { return end_.Done(seconds); }
 
   bool Healthy(std::string& error) {
     const std::lock_guard lock(mutex_);
@@ -94,6 +97,16 @@ class NcclComm::State {
   float* word() const { return word_; }
 
  private:
+  // Without the lock: it waits for graphs, and those who hold them may ask for it.
+  void TakeApart() {
+    ncclComm_t comm = nullptr;
+    {
+      const std::lock_guard lock(mutex_);
+      comm = std::exchange(comm_, nullptr);
+    }
+    if (comm != nullptr) (void)ncclCommAbort(comm);
+  }
+
   // REQUIRES: the lock is held.
   bool Fail(ncclResult_t result) {
     if (reason_.empty()) {
@@ -110,8 +123,9 @@ class NcclComm::State {
   float* word_ = nullptr;  // For barriers.
   std::mutex mutex_;
   ncclComm_t comm_ = nullptr;
-  bool aborted_ = false;
+  std::atomic<bool> aborted_{false};
   std::string reason_;
+  LastCall end_{[this] { TakeApart(); }};
 };
 
 bool NcclComm::Available() { return true; }
@@ -147,6 +161,7 @@ NcclComm::~NcclComm() = default;
 int NcclComm::rank() const { return state_->rank(); }
 int NcclComm::size() const { return state_->size(); }
 void NcclComm::Abort() { state_->Abort(); }
+bool NcclComm::Gone(double seconds) const { return state_->Gone(seconds); }
 bool NcclComm::Healthy(std::string& error) { return state_->Healthy(error); }
 
 bool NcclComm::AllReduceSum(float* values, int64_t count) {

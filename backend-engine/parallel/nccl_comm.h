@@ -6,6 +6,9 @@
 // (a watchdog, another rank that failed) ends every such wait and every kernel
 // that runs. After that the object only says false.
 //
+// NCCL's own abort waits for every graph alive that recorded a call, so it has a
+// thread of its own, and nobody but the destructor waits for it.
+//
 // The emulated GPU has a twin of it (nccl_emulated.cc) among processes of one machine.
 //
 // Ranks find each other by an id of kIdBytes bytes that one of them makes and all
@@ -37,6 +40,7 @@ class NcclComm final : public Comm {
   static std::unique_ptr<NcclComm> Create(int rank, int size, const std::string& id,
                                           cuda::Stream stream, const std::atomic<bool>& stop,
                                           std::string& error);
+  // Aborts, and waits for that. REQUIRES: the graphs are gone, or are going on another thread.
   ~NcclComm() override;
 
   int rank() const override;
@@ -49,7 +53,10 @@ class NcclComm final : public Comm {
   bool AllGather(const float* mine, int64_t count, float* all) override;
   bool Broadcast(float* values, int64_t count, int root) override;
   bool Barrier() override;  // Of the ranks' streams.
-  void Abort() override;
+  void Abort() override;    // Returns at once.
+
+  // Has the abort come to its end? Waits at most `seconds` for that.
+  bool Gone(double seconds) const;
 
   // The sum of bf16 numbers, given as their bits.
   bool AllReduceSumBf16(uint16_t* values, int64_t count);

@@ -1,7 +1,9 @@
 // NcclComm on the emulated GPU: ranks of this machine's processes, over the
 // loopback. Rank 0 of a group is its middle: it adds up in rank order, in fp32, and
 // passes on. Each call says what it is, so that ranks that do not call alike fail
-// at once, where NCCL would hang.
+// at once, where NCCL would hang. As NCCL's, its abort waits for every graph alive that
+// recorded a call.
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +14,7 @@
 #include "backend-engine/kernels/cuda/emulated/recording.h"
 #include "backend-engine/kernels/dtype.h"
 #include "backend-engine/parallel/frames.h"
+#include "backend-engine/parallel/last_call.h"
 #include "backend-engine/parallel/nccl_comm.h"
 
 namespace penstock::engine {
@@ -38,6 +41,10 @@ class NcclComm::State {
   State(int rank, int size, const std::string& id, cuda::Stream stream,
         const std::atomic<bool>& stop)
       : rank_(rank), size_(size), id_(id), stream_(stream), stop_(stop) {}
+  ~State() {
+    Abort();
+    end_.Wait();
+  }
 
   bool Start(std::string& error) {
     if (size_ == 1 || (rank_ == 0 ? Gather() : Come())) return true;
@@ -46,7 +53,8 @@ class NcclComm::State {
   }
 
   bool Perform(std::function<void()> work) {
-    emulated::Perform(stream_, std::move(work));
+    if (failed_) return false;
+    emulated::Perform(stream_, [work = std::move(work), held = held_] { work(); });
     return !failed_;
   }
 
@@ -98,7 +106,11 @@ class NcclComm::State {
     }
   }
 
-  void Abort() { failed_ = true; }
+  void Abort() {
+    failed_ = true;
+    end_.Begin();
+  }
+  bool Gone(double seconds) const { return end_.Done(seconds); }
   bool Healthy(std::string& error) const {
     if (!failed_) return true;
     const std::lock_guard lock(mutex_);
@@ -110,6 +122,10 @@ class NcclComm::State {
   int size() const { return size_; }
 
  private:
+  void WaitForGraphs() const {
+    while (held_.use_count() > 1) (void)poll(nullptr, 0, 1);
+  }
+
   bool GivesUp() const { return failed_ || stop_.load(std::memory_order_acquire); }
 
   bool Fail(const std::string& reason) {
@@ -190,6 +206,8 @@ class NcclComm::State {
   std::atomic<bool> failed_{false};
   mutable std::mutex mutex_;
   std::string reason_;
+  const std::shared_ptr<const int> held_ = std::make_shared<const int>();  // By all work that is noted.
+  LastCall end_{[this] { WaitForGraphs(); }};
 };
 
 bool NcclComm::Available() { return true; }
@@ -227,6 +245,7 @@ NcclComm::~NcclComm() = default;
 int NcclComm::rank() const { return state_->rank(); }
 int NcclComm::size() const { return state_->size(); }
 void NcclComm::Abort() { state_->Abort(); }
+bool NcclComm::Gone(double seconds) const { return state_->Gone(seconds); }
 bool NcclComm::Healthy(std::string& error) { return state_->Healthy(error); }
 
 bool NcclComm::AllReduceSum(float* values, int64_t count) {

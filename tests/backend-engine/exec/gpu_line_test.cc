@@ -296,6 +296,26 @@ TEST(GpuLine, AnIdleEngineFailsWhenAProcessEnds) {
   EXPECT_EQ(group.said(), "process 1 has ended");
 }
 
+// What hangs there is the end of the graphs, for which NCCL's own end waits.
+TEST(GpuLine, GpusThatDoNotLetGoAreLostAndNobodyWaitsForThem) {
+  const FourGpus gpus;
+  GpuRunnerOptions options = Options(2);
+  options.sum_by = AllReduceWay::kNccl;
+  options.end_seconds_max = 1;
+  std::string error, why;
+  options.lost = [&](const std::string& reason) {
+    why = reason;
+    emulated::HoldGraphs(false);
+  };
+  auto runner = GpuRunner::Create(Model().config(), Model().source(), options, error);
+  ASSERT_NE(runner, nullptr) << error;
+  emulated::HoldGraphs(true);
+  runner->Abort();  // Returns.
+  EXPECT_EQ(runner->Start(StepPlan()), RunStatus::kFailed);
+  runner.reset();
+  EXPECT_EQ(why, "the GPUs do not end what they run within 1 s of an abort: the step was aborted");
+}
+
 TEST(GpuLine, WhoFollowsComputesNothingOfItsOwn) {
   Processes group(2, Options(1));
   ASSERT_TRUE(group.whole()) << group.error(0) << "; " << group.error(1);

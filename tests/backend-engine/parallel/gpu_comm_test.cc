@@ -356,6 +356,30 @@ TEST(GpuComm, RanksOfOtherProcessesTakeTheTokensThatRankZeroChose) {
   });
 }
 
+// NCCL's abort waits for all graphs that recorded its calls; who must go on does not.
+TEST(NcclComm, AbortReturnsAtOnceAndIsDoneWhenNoGraphHoldsTheCommunicator) {
+  std::atomic<bool> stop{false};
+  std::string id, error;
+  ASSERT_TRUE(NcclComm::NewId(id, error)) << error;
+  cuda::Stream stream = nullptr;
+  ASSERT_EQ(cuda::MakeStream(stream), cuda::kGpuOk);
+  const auto comm = NcclComm::Create(0, 1, id, stream, stop, error);
+  ASSERT_NE(comm, nullptr) << error;
+  float number = 7;
+  ASSERT_EQ(cuda::BeginCapture(stream), cuda::kGpuOk);
+  EXPECT_TRUE(comm->AllReduceSum(&number, 1));
+  cuda::Graph graph = nullptr;
+  ASSERT_EQ(cuda::EndCapture(stream, graph), cuda::kGpuOk);
+  comm->Abort();
+  EXPECT_FALSE(comm->Gone(0.05));
+  EXPECT_FALSE(comm->AllReduceSum(&number, 1));
+  EXPECT_FALSE(comm->Healthy(error));
+  EXPECT_EQ(error, "aborted");
+  cuda::DestroyGraph(graph);
+  EXPECT_TRUE(comm->Gone(60));
+  cuda::DestroyStream(stream);
+}
+
 TEST(PeerPart, PartsAreWhatTheKernelsMakeOfThemAndCoverAll) {
   for (const int64_t count : {0, 8, 16, 72, 72 * 70, 8 * 1001}) {
     for (const int32_t size : {1, 2, 3, 4, 8}) {

@@ -26,6 +26,7 @@ namespace {
 
 std::atomic<int64_t> memory_total{int64_t{8} << 30};
 std::atomic<int> gpu_count{1};
+std::atomic<bool> hold_graphs{false};
 std::mutex mutex;
 std::map<void*, int64_t> allocations;
 int64_t allocated = 0;
@@ -44,6 +45,10 @@ void Perform(cuda::Stream stream, std::function<void()> work) {
 
 void SetGpuMemory(int64_t bytes) { memory_total = bytes; }
 void SetGpuCount(int count) { gpu_count = count; }
+void HoldGraphs(bool hold) {
+  hold_graphs = hold;
+  hold_graphs.notify_all();
+}
 
 }  // namespace emulated
 
@@ -166,7 +171,10 @@ GpuError LaunchGraph(Graph graph, Stream) {
   for (const auto& work : graph->work) work();
   return kGpuOk;
 }
-void DestroyGraph(Graph graph) { delete graph; }
+void DestroyGraph(Graph graph) {
+  hold_graphs.wait(true);
+  delete graph;
+}
 
 }  // namespace cuda
 }  // namespace penstock::engine

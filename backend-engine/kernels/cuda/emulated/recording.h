@@ -14,6 +14,9 @@ void Perform(cuda::Stream stream, std::function<void()> work);
 void SetGpuMemory(int64_t bytes);
 void SetGpuCount(int count);
 
+// While this is true, DestroyGraph() does not come back, as of a driver whose GPU hangs.
+void HoldGraphs(bool hold);
+
 // Kernels that were launched though nobody had loaded them, since the program began.
 int LaunchedUnloaded();
 void NoteLoaded(const void* kernel);
