@@ -34,7 +34,8 @@ size_t MessageBytesMax(const GpuStepLayout& layout) {
   return sizeof(Head) + std::max(StepWireBytesMax(layout), kTableMax * sizeof(TableEntry));
 }
 
-// What all processes must have alike, beside the model: how a step is laid out.
+// What all processes must have alike, beside the model: how a step is laid out. Not what
+// follows from their GPUs' room, which is made alike.
 std::string FactsOf(const GpuGroup& group) {
   const GpuStepLimits& limits = group.limits;
   const auto number = [](const char* name, int64_t value) {
@@ -45,7 +46,7 @@ std::string FactsOf(const GpuGroup& group) {
          number("layers", group.config.layer_count) + number("hidden", group.config.hidden_size) +
          number("vocabulary", group.config.vocab_size) +
          number("step tokens", limits.step.tokens) + number("sequences", limits.step.sequences) +
-         number("positions", limits.step.positions) +
+         number("positions", group.longest) +
          number("block tokens", limits.step.block_tokens) + number("rows", limits.rows) +
          number("graphs", static_cast<int64_t>(group.buckets.size())) +
          number("all logits", group.keep_logits ? 1 : 0) +

@@ -28,6 +28,12 @@ bool CheckOptions(const GpuRunnerOptions& options, std::string& error) {
     error = std::string(count.name) + " is " + std::to_string(count.value) + ", at least 1 needed";
     return false;
   }
+  if (options.max_sequences > cuda::kDecodesMax) {
+    error = "max_sequences is " + std::to_string(options.max_sequences) +
+            "; the GPU's kernels take at most " + std::to_string(cuda::kDecodesMax) +
+            " in a step; lower --max-running";
+    return false;
+  }
   if ((options.block_tokens & (options.block_tokens - 1)) != 0) {
     error = "block_tokens is " + std::to_string(options.block_tokens) +
             "; the GPU's kernels take powers of two";
@@ -46,13 +52,21 @@ bool CheckOptions(const GpuRunnerOptions& options, std::string& error) {
   return true;
 }
 
-bool DescribeFree(int gpu, cuda::GpuDescription& about, MemoryNeeds& needs, std::string& error) {
-  cuda::GpuError failed = cuda::DescribeGpu(gpu, about);
-  if (failed == cuda::kGpuOk) failed = cuda::UseGpu(gpu);
-  if (failed == cuda::kGpuOk) failed = cuda::MemoryInfo(needs.free_bytes, needs.total_bytes);
-  if (failed == cuda::kGpuOk) return true;
-  error = "GPU " + std::to_string(gpu) + ": " + cuda::ErrorText(failed);
-  return false;
+bool ReadGpus(const std::vector<int>& gpus, std::vector<GpuReading>& readings,
+              std::string& error) {
+  if (!readings.empty()) return true;
+  for (const int gpu : gpus) {
+    GpuReading& reading = readings.emplace_back();
+    cuda::GpuError failed = cuda::DescribeGpu(gpu, reading.about);
+    if (failed == cuda::kGpuOk) failed = cuda::UseGpu(gpu);
+    if (failed == cuda::kGpuOk) {
+      failed = cuda::MemoryInfo(reading.free_bytes, reading.total_bytes);
+    }
+    if (failed == cuda::kGpuOk) continue;
+    error = "GPU " + std::to_string(gpu) + ": " + cuda::ErrorText(failed);
+    return false;
+  }
+  return true;
 }
 
 // A rank's part of its GPU in the books of /metrics.
@@ -77,15 +91,15 @@ bool PlanMemoryOfGpus(const GpuRunnerOptions& options, int32_t useful, GpuGroup&
   const GpuStepLayout widest(group.limits);
   StepLimits& limits = group.limits.step;
   int32_t blocks = limits.block_count;
-  std::vector<cuda::GpuDescription> abouts(group.gpus.size());
+  if (!ReadGpus(group.gpus, plan.readings, error)) return false;
   for (size_t rank = 0; rank < group.gpus.size(); ++rank) {
     const int gpu = group.gpus[rank];
     const Shard& shard = plan.shards[rank];
-    MemoryNeeds needs;
-    if (!DescribeFree(gpu, abouts[rank], needs, error)) return false;
-    const int32_t sms = abouts[rank].sm_count;
+    const GpuReading& reading = plan.readings[rank];
+    MemoryNeeds needs{.free_bytes = reading.free_bytes, .total_bytes = reading.total_bytes};
+    const int32_t sms = reading.about.sm_count;
     group.sm_count = rank == 0 ? sms : std::min(group.sm_count, sms);
-    needs.gpu = "GPU " + std::to_string(gpu) + " (" + abouts[rank].name + ")";
+    needs.gpu = "GPU " + std::to_string(gpu) + " (" + reading.about.name + ")";
     needs.ranks = static_cast<int32_t>(std::count(group.gpus.begin(), group.gpus.end(), gpu));
     needs.weights = GpuWeightBytes(group.config, shard);
     needs.step = GpuStepBytes(group, shard, widest);
@@ -109,7 +123,7 @@ bool PlanMemoryOfGpus(const GpuRunnerOptions& options, int32_t useful, GpuGroup&
     memory.kv = (int64_t{blocks} + 1) *
                 GpuKvBlockBytes(group.config, plan.shards[rank], options.block_tokens);
     memory.step = GpuStepBytes(group, plan.shards[rank], layout);
-    AddToBooks(group.gpus[rank], abouts[rank], memory, plan.info.gpus);
+    AddToBooks(group.gpus[rank], plan.readings[rank].about, memory, plan.info.gpus);
   }
   return true;
 }
@@ -162,6 +176,7 @@ bool PlanGpuRun(const ModelConfig& config, const GpuRunnerOptions& options, GpuG
   const int64_t longest = options.max_length > 0
                               ? std::min<int64_t>(options.max_length, config.max_positions)
                               : config.max_positions;
+  group.longest = longest;
   const int64_t each = (longest + options.block_tokens - 1) / options.block_tokens;
   const auto useful = static_cast<int32_t>(
       std::min<int64_t>(each * options.max_sequences, (1 << 30) / options.block_tokens));

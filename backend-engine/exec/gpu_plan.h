@@ -13,7 +13,15 @@
 
 namespace penstock::engine {
 
+// What a GPU has, and had free before anything was allocated.
+struct GpuReading {
+  cuda::GpuDescription about;
+  int64_t free_bytes = 0;
+  int64_t total_bytes = 0;
+};
+
 struct GpuPlan {
+  std::vector<GpuReading> readings;  // Of each rank's. Asked for where there are none yet.
   std::vector<Shard> shards;       // Of each rank of this process, as `memory`.
   std::vector<Shard> of_all;       // Of each rank of all processes.
   std::vector<MemoryPlan> memory;
@@ -23,8 +31,9 @@ struct GpuPlan {
   std::string notes;               // For the log: memory and CPUs of each GPU, in lines.
 };
 
-// Fills `group` and `plan`. False: `error` says which option or number, and what is
-// allowed; out of memory comes with the arithmetic.
+// Fills `group` and `plan`, of which only `readings` may hold something before. False:
+// `error` says which option or number, and what is allowed; out of memory comes with the
+// arithmetic.
 bool PlanGpuRun(const ModelConfig& config, const GpuRunnerOptions& options, GpuGroup& group,
                 GpuPlan& plan, std::string& error);
 

@@ -35,6 +35,7 @@ struct GpuGroup {
   int processes = 1;
   int first_rank() const { return process * static_cast<int>(gpus.size()); }
   int ranks() const { return processes * static_cast<int>(gpus.size()); }
+  int64_t longest = 0;           // Positions that were asked for; `limits` has fewer where the pool has.
   GpuStepLimits limits;
   std::vector<int32_t> buckets;  // With a graph; empty: no graphs.
   int32_t sm_count = 1;          // Of the smallest GPU: all ranks plan alike.

@@ -189,7 +189,8 @@ class GpuRunner::Impl {
     int32_t samples() const { return static_cast<int32_t>(asked.size()); }
   };
 
-  // All processes have the pool of the one with the least room.
+  // All processes have the pool of the one with the least room. It is planned anew with
+  // the same readings: what is free by now may be less, by a context or another process.
   bool MeetOthers(const ModelConfig& config, std::string& error) {
     line_ = GpuLine::Meet(*options_.meeting, group_, *plan_.layout, meeting_.aborted(), error);
     if (line_ == nullptr) return false;
@@ -197,7 +198,9 @@ class GpuRunner::Impl {
     if (line_->block_count() == group_.limits.step.block_count) return true;
     GpuRunnerOptions alike = options_;
     alike.block_count = line_->block_count();
-    plan_ = {};
+    GpuPlan again;
+    again.readings = std::move(plan_.readings);
+    plan_ = std::move(again);
     return PlanGpuRun(config, alike, group_, plan_, error);
   }
 

@@ -49,9 +49,8 @@ bool Takes(const AttentionCall& call) {
 }  // namespace
 
 GpuError AttentionDecode(const AttentionCall& call, Stream stream) {
-  constexpr int kGridMax = 65535;
   if (!Takes(call) || call.splits < 1 || call.splits > kAttentionSplitsMax ||
-      call.decode_count < 0 || call.decode_count > kGridMax) {
+      call.decode_count < 0 || call.decode_count > kDecodesMax) {
     return kGpuInvalid;
   }
   if (call.decode_count == 0) return kGpuOk;

@@ -87,6 +87,7 @@ struct PrefillTile {
 inline constexpr int32_t kPrefillRows = 128;
 
 inline constexpr int32_t kAttentionSplitsMax = 128;
+inline constexpr int32_t kDecodesMax = 65535;  // Sequences that decode at once: a grid has no more in y, z.
 struct AttentionCall {
   const Bf16* qkv;
   int32_t heads, kv_heads, head_dim, block_tokens;
@@ -99,7 +100,7 @@ struct AttentionCall {
 
   // Decode: those of `sequences` that `decodes` lists, each of one token.
   const int32_t* decodes;
-  int32_t decode_count;
+  int32_t decode_count;   // At most kDecodesMax.
   int32_t splits;         // Parts into which each context is cut, at most kAttentionSplitsMax.
   float* partial;         // [decode_count][heads][splits][head_dim], where splits > 1
   float* partial_stats;   // [decode_count][heads][splits][2]: largest score, sum of weights

@@ -60,7 +60,7 @@ class Processes {
  public:
   Processes(int processes, GpuRunnerOptions options,
             const std::function<void(GpuRunnerOptions&)>& of_the_others = {},
-            const RandomModel& their_model = Model()) {
+            const RandomModel& their_model = Model(), const RandomModel& model = Model()) {
     options.failed = [this](const std::string& why) { said_ += why; };
     options.meeting = {.size = processes, .address = FreeAddress(), .facts = "random",
                        .timeout_seconds = 100, .silence_seconds = 5};
@@ -79,7 +79,7 @@ class Processes {
         if (followers_[at] != nullptr) ends_[at] = followers_[at]->Follow();
       });
     }
-    first_ = GpuRunner::Create(Model().config(), Model().source(), options, errors_[0]);
+    first_ = GpuRunner::Create(model.config(), model.source(), options, errors_[0]);
     for (int index = 1; index < processes; ++index) made_[index].get_future().wait();
   }
   ~Processes() {
@@ -232,6 +232,29 @@ TEST(GpuLine, TheProcessWithTheLeastRoomSaysHowLargeThePoolIs) {
   EXPECT_EQ(group.follower(1).info().block_count, 33);
   Steps steps(group.first(), 11);
   EXPECT_EQ(steps.Greedy({Ids(5, 1)}, 3, -1).at(0).size(), 3u);
+}
+
+// The smaller GPU has less than the model's longest text takes, so that even the positions
+// of its own plan are others.
+TEST(GpuLine, ProcessesWhoseGpusHaveUnequalRoomAgreeOnTheSmallestPool) {
+  ModelConfig config = SmallGpuConfig();
+  config.max_positions = 120000;
+  const RandomModel model(config, DType::kBf16, 0.15f);
+  for (const int small : {0, 1}) {
+    emulated::SetGpuMemory(small, int64_t{100} << 20);
+    GpuRunnerOptions options = Options(1);
+    options.block_count = 0;
+    const auto second_gpu = [](GpuRunnerOptions& other) { other.gpus = {1}; };
+    Processes group(2, options, second_gpu, model, model);
+    emulated::SetGpuMemory(int64_t{8} << 30);
+    ASSERT_TRUE(group.whole()) << group.error(0) << "; " << group.error(1);
+    const int32_t blocks = group.first().info().block_count;
+    EXPECT_LT(blocks * 16, config.max_positions);
+    EXPECT_GT(blocks, 100);
+    EXPECT_EQ(group.follower(1).info().block_count, blocks);
+    Steps steps(group.first(), blocks);
+    EXPECT_EQ(steps.Greedy({Ids(5, 1)}, 3, -1).at(0).size(), 3u);
+  }
 }
 
 TEST(GpuLine, ProcessesThatAreNotAlikeAreToldWhichNumberDiffers) {

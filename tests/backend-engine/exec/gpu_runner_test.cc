@@ -244,6 +244,9 @@ TEST(GpuRunner, WhatTheKernelsDoNotTakeIsRefusedAtStart) {
   EXPECT_NE(CreateError(RandomModel(config), {}).find("head_dim is 80"), std::string::npos);
   EXPECT_NE(CreateError(RandomModel(SmallGpuConfig()), {.block_tokens = 24}).find("powers of two"),
             std::string::npos);
+  EXPECT_EQ(CreateError(RandomModel(SmallGpuConfig()), {.max_sequences = 65536}),
+            "max_sequences is 65536; the GPU's kernels take at most 65535 in a step; lower "
+            "--max-running");
   EXPECT_NE(CreateError(RandomModel(SmallGpuConfig()), {.gpus = {3}}).find("GPU 3 is asked for"),
             std::string::npos);
   RandomModel model(SmallGpuConfig());

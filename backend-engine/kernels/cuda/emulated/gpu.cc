@@ -2,6 +2,7 @@
 // their work at once, graphs as lists of what was asked.
 #include "backend-engine/kernels/cuda/gpu.h"
 
+#include <array>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -24,12 +25,24 @@ struct CUgraphExec_st {
 namespace penstock::engine {
 namespace {
 
-std::atomic<int64_t> memory_total{int64_t{8} << 30};
+constexpr int kGpusMax = 16;
+
+// In bytes.
+struct Memory {
+  int64_t total = int64_t{8} << 30;
+  int64_t allocated = 0;
+};
+struct Allocation {
+  int gpu;
+  int64_t bytes;
+};
+
 std::atomic<int> gpu_count{1};
+thread_local int gpu_in_use = 0;
 std::atomic<bool> hold_graphs{false};
 std::mutex mutex;
-std::map<void*, int64_t> allocations;
-int64_t allocated = 0;
+std::array<Memory, kGpusMax> memories;
+std::map<void*, Allocation> allocations;
 
 }  // namespace
 
@@ -43,7 +56,13 @@ void Perform(cuda::Stream stream, std::function<void()> work) {
   }
 }
 
-void SetGpuMemory(int64_t bytes) { memory_total = bytes; }
+void SetGpuMemory(int64_t bytes) {
+  for (int gpu = 0; gpu < kGpusMax; ++gpu) SetGpuMemory(gpu, bytes);
+}
+void SetGpuMemory(int gpu, int64_t bytes) {
+  const std::lock_guard lock(mutex);
+  memories[static_cast<size_t>(gpu)].total = bytes;
+}
 void SetGpuCount(int count) { gpu_count = count; }
 void HoldGraphs(bool hold) {
   hold_graphs = hold;
@@ -69,12 +88,17 @@ GpuError DescribeGpu(int gpu, GpuDescription& description) {
   return kGpuOk;
 }
 
-GpuError UseGpu(int gpu) { return gpu >= 0 && gpu < gpu_count ? kGpuOk : kGpuInvalid; }
+GpuError UseGpu(int gpu) {
+  if (gpu < 0 || gpu >= gpu_count || gpu >= kGpusMax) return kGpuInvalid;
+  gpu_in_use = gpu;
+  return kGpuOk;
+}
 
 GpuError MemoryInfo(int64_t& free_bytes, int64_t& total_bytes) {
   const std::lock_guard lock(mutex);
-  total_bytes = memory_total;
-  free_bytes = total_bytes - allocated;
+  const Memory& own = memories[static_cast<size_t>(gpu_in_use)];
+  total_bytes = own.total;
+  free_bytes = own.total - own.allocated;
   return kGpuOk;
 }
 
@@ -85,12 +109,13 @@ GpuError EnablePeer(int, int, bool& possible) {
 
 GpuError Allocate(int64_t bytes, void** memory) {
   const std::lock_guard lock(mutex);
-  if (allocated + bytes > memory_total) return kGpuOutOfMemory;
+  Memory& own = memories[static_cast<size_t>(gpu_in_use)];
+  if (own.allocated + bytes > own.total) return kGpuOutOfMemory;
   // Of exactly this size, so that AddressSanitizer sees a step beyond it.
   if (posix_memalign(memory, 256, static_cast<size_t>(bytes)) != 0) return kGpuOutOfMemory;
   std::memset(*memory, 0xff, static_cast<size_t>(bytes));
-  allocations[*memory] = bytes;
-  allocated += bytes;
+  allocations[*memory] = {gpu_in_use, bytes};
+  own.allocated += bytes;
   return kGpuOk;
 }
 
@@ -99,7 +124,7 @@ void Free(void* memory) {
   const std::lock_guard lock(mutex);
   const auto found = allocations.find(memory);
   if (found == allocations.end()) std::abort();
-  allocated -= found->second;
+  memories[static_cast<size_t>(found->second.gpu)].allocated -= found->second.bytes;
   allocations.erase(found);
   std::free(memory);
 }

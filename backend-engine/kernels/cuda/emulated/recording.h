@@ -10,8 +10,9 @@ namespace penstock::engine::emulated {
 
 void Perform(cuda::Stream stream, std::function<void()> work);
 
-// Bytes that the emulated GPU has; what is allocated already stays.
+// Bytes that each emulated GPU has, or that one; what is allocated already stays.
 void SetGpuMemory(int64_t bytes);
+void SetGpuMemory(int gpu, int64_t bytes);
 void SetGpuCount(int count);
 
 // While this is true, DestroyGraph() does not come back, as of a driver whose GPU hangs.
