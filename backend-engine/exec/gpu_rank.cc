@@ -91,8 +91,18 @@ bool GpuRank::Ok(cuda::GpuError failed, const char* what, std::string& error) co
   if (failed == cuda::kGpuOk) return true;
   error = "rank " + std::to_string(group_.first_rank() + rank_) + " on GPU " +
           std::to_string(group_.gpus[static_cast<size_t>(rank_)]) + ": " + what + ": " +
-          cuda::ErrorText(failed);
+          ReasonOf(failed);
   return false;
+}
+
+// What NCCL did not take comes back as a shape that a kernel does not.
+std::string GpuRank::ReasonOf(cuda::GpuError failed) const {
+  std::string reason;
+  for (const auto* comm : {&all_, &counterparts_}) {
+    if (failed != cuda::kGpuInvalid || *comm == nullptr) continue;
+    if (!(*comm)->Healthy(reason)) return reason;
+  }
+  return cuda::ErrorText(failed);
 }
 
 bool GpuRank::Use(std::string& error) {
@@ -222,6 +232,18 @@ std::unique_ptr<NcclComm> GpuRank::Join(int rank, int size, const std::string& i
   library.store(comm.get());
   // Whoever aborts does so in the other order: one of the two sees it.
   if (comm != nullptr && meeting_.aborted()) comm->Abort();
+  const auto connect = [&] {
+    if (!comm->Connect(buffers_.logits)) {
+      (void)comm->Healthy(error);
+      return false;
+    }
+    return Ok(cuda::Synchronize(stream_), "connecting the ranks", error) && comm->Healthy(error);
+  };
+  if (comm != nullptr && !connect()) {
+    error = "rank " + std::to_string(group_.first_rank() + rank_) + ": " + error;
+    library.store(nullptr);
+    return nullptr;
+  }
   return comm;
 }
 

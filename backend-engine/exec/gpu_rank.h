@@ -116,6 +116,7 @@ class GpuRank {
   cuda::GpuError QueueAwaited(const GpuStepShape& shape);
   cuda::GpuError QueueSampling(const GpuStepShape& shape, int32_t samples, size_t turn);
   bool Ok(cuda::GpuError failed, const char* what, std::string& error) const;
+  std::string ReasonOf(cuda::GpuError failed) const;
   std::unique_ptr<NcclComm> Join(int rank, int size, const std::string& id,
                                  std::atomic<NcclComm*>& library, std::string& error);
   bool OpenGpu(std::string& error);

@@ -15,6 +15,18 @@ namespace penstock::engine {
 
 static_assert(NcclComm::kIdBytes == NCCL_UNIQUE_ID_BYTES);
 
+namespace {
+
+// As NCCL has it; `comm` may be null.
+std::string ReasonOf(ncclResult_t result, ncclComm_t comm) {
+  std::string reason = std::string("NCCL: ") + ncclGetErrorString(result);
+  const char* last = ncclGetLastError(comm);
+  if (last != nullptr && *last != '\0') reason += std::string(", ") + last;
+  return reason;
+}
+
+}  // namespace
+
 // The communicator may be taken away under a call by Abort(), so every use of it
 // is under the lock, and short: nothing blocks.
 class NcclComm::State {
@@ -49,7 +61,7 @@ class NcclComm::State {
   bool Finish(const Call& call) {
     {
       const std::lock_guard lock(mutex_);
-      if (aborted_) return false;
+      if (aborted_ || !reason_.empty()) return false;
       const ncclResult_t result = call(comm_);
       if (result == ncclSuccess) return true;
       if (result != ncclInProgress) return Fail(result);
@@ -81,7 +93,7 @@ class NcclComm::State {
   bool Healthy(std::string& error) {
     const std::lock_guard lock(mutex_);
     ncclResult_t state = ncclSuccess;
-    if (!aborted_) {
+    if (!aborted_ && reason_.empty()) {
       const ncclResult_t asked = ncclCommGetAsyncError(comm_, &state);
       if (asked != ncclSuccess) state = asked;
       if (state == ncclSuccess || state == ncclInProgress) return true;
@@ -109,11 +121,7 @@ class NcclComm::State {
 
   // REQUIRES: the lock is held.
   bool Fail(ncclResult_t result) {
-    if (reason_.empty()) {
-      reason_ = std::string("NCCL: ") + ncclGetErrorString(result);
-      const char* last = ncclGetLastError(comm_);
-      if (last != nullptr && *last != '\0') reason_ += std::string(", ") + last;
-    }
+    if (reason_.empty()) reason_ = ReasonOf(result, comm_);
     return false;
   }
 
@@ -134,7 +142,7 @@ bool NcclComm::NewId(std::string& id, std::string& error) {
   ncclUniqueId unique;
   const ncclResult_t result = ncclGetUniqueId(&unique);
   if (result != ncclSuccess) {
-    error = std::string("NCCL: ") + ncclGetErrorString(result);
+    error = ReasonOf(result, nullptr);
     return false;
   }
   id.assign(unique.internal, kIdBytes);

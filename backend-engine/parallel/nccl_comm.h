@@ -61,7 +61,15 @@ class NcclComm final : public Comm {
   // The sum of bf16 numbers, given as their bits.
   bool AllReduceSumBf16(uint16_t* values, int64_t count);
 
-  // Asks for an error that came up behind our back. False: `error` says which.
+  // One small call of each kind that steps make. NCCL connects ranks, with memory of its
+  // own, when it is first asked to: that shall not be in a step, nor while a graph is
+  // recorded. Made by all ranks. `words`: size() numbers of the GPU's memory.
+  bool Connect(float* words) {
+    return AllReduceSumBf16(reinterpret_cast<uint16_t*>(words), 1) && Broadcast(words, 1, 0) &&
+           Gather(words + rank(), 1, words);
+  }
+
+  // False: a call has failed, or NCCL behind our back; `error` says why in NCCL's words.
   bool Healthy(std::string& error);
 
  private:

@@ -2,7 +2,8 @@
 // loopback. Rank 0 of a group is its middle: it adds up in rank order, in fp32, and
 // passes on. Each call says what it is, so that ranks that do not call alike fail
 // at once, where NCCL would hang. As NCCL's, its abort waits for every graph alive that
-// recorded a call.
+// recorded a call; and it takes a little of the GPU's memory when it is first asked for a
+// kind of call.
 #include <poll.h>
 #include <unistd.h>
 
@@ -21,11 +22,13 @@ namespace penstock::engine {
 namespace {
 
 constexpr size_t kFrameMax = size_t{1} << 30;
+constexpr int64_t kConnectionBytes = 64;
 constexpr int kTickMs = 20;  // Between two looks at whether to give up.
 enum Word : uint32_t { kHello = 100, kSumF32, kSumBf16, kGather, kAllGather, kBroadcast };
 
 std::mutex doors_mutex;
 std::map<std::string, FrameSocket> doors;  // Of groups whose rank 0 has not come, by id.
+std::atomic<bool> refuses{false};
 
 using Bytes = std::vector<std::byte>;
 
@@ -36,6 +39,10 @@ std::span<const std::byte> BytesOf(const T* values, int64_t count) {
 
 }  // namespace
 
+namespace emulated {
+void RefuseNccl(bool refuse) { refuses = refuse; }
+}  // namespace emulated
+
 class NcclComm::State {
  public:
   State(int rank, int size, const std::string& id, cuda::Stream stream,
@@ -44,6 +51,7 @@ class NcclComm::State {
   ~State() {
     Abort();
     end_.Wait();
+    for (const auto& [word, memory] : connected_) cuda::Free(memory);
   }
 
   bool Start(std::string& error) {
@@ -52,8 +60,12 @@ class NcclComm::State {
     return false;
   }
 
-  bool Perform(std::function<void()> work) {
+  bool Perform(Word word, std::function<void()> work) {
+    if (refuses) Fail("told to refuse");
     if (failed_) return false;
+    if (void*& memory = connected_[word]; memory == nullptr) {
+      if (cuda::Allocate(kConnectionBytes, &memory) != cuda::kGpuOk) return Fail("no memory");
+    }
     emulated::Perform(stream_, [work = std::move(work), held = held_] { work(); });
     return !failed_;
   }
@@ -201,6 +213,7 @@ class NcclComm::State {
   const std::string id_;
   const cuda::Stream stream_;
   const std::atomic<bool>& stop_;
+  std::map<Word, void*> connected_;  // Its memory, by kind of call.
   std::vector<FrameSocket> peers_;  // Rank 0: of ranks 1, 2, ...; they: rank 0.
   Bytes come_;
   std::atomic<bool> failed_{false};
@@ -249,26 +262,26 @@ bool NcclComm::Gone(double seconds) const { return state_->Gone(seconds); }
 bool NcclComm::Healthy(std::string& error) { return state_->Healthy(error); }
 
 bool NcclComm::AllReduceSum(float* values, int64_t count) {
-  return state_->Perform([=, this] {
+  return state_->Perform(kSumF32, [=, this] {
     state_->Sum(kSumF32, values, count, [](float value) { return value; },
                 [](float value) { return value; });
   });
 }
 
 bool NcclComm::AllReduceSumBf16(uint16_t* values, int64_t count) {
-  return state_->Perform([=, this] {
+  return state_->Perform(kSumBf16, [=, this] {
     state_->Sum(kSumBf16, values, count, FloatFromBf16, Bf16FromFloat);
   });
 }
 
 bool NcclComm::Gather(const float* mine, int64_t count, float* all) {
   if (all == nullptr && state_->rank() == 0) return false;
-  return state_->Perform([=, this] { state_->ToTheFirst(kGather, mine, count, all); });
+  return state_->Perform(kGather, [=, this] { state_->ToTheFirst(kGather, mine, count, all); });
 }
 
 bool NcclComm::AllGather(const float* mine, int64_t count, float* all) {
   if (all == nullptr) return false;
-  return state_->Perform([=, this] {
+  return state_->Perform(kAllGather, [=, this] {
     state_->ToTheFirst(kAllGather, mine, count, all);
     state_->FromTheFirst(kAllGather, all, count * state_->size());
   });
@@ -276,11 +289,11 @@ bool NcclComm::AllGather(const float* mine, int64_t count, float* all) {
 
 bool NcclComm::Broadcast(float* values, int64_t count, int root) {
   if (root != 0) return false;  // Nobody asks for another one.
-  return state_->Perform([=, this] { state_->FromTheFirst(kBroadcast, values, count); });
+  return state_->Perform(kBroadcast, [=, this] { state_->FromTheFirst(kBroadcast, values, count); });
 }
 
 bool NcclComm::Barrier() {
-  return state_->Perform([this] {
+  return state_->Perform(kSumF32, [this] {
     float word = 0;
     state_->Sum(kSumF32, &word, 1, [](float value) { return value; },
                 [](float value) { return value; });

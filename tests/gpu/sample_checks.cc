@@ -167,6 +167,19 @@ void Checks::SampleSpoiled() {
     const bool refused = out.Values()[0].token == -1;
     results_.push_back({"sample refuses", std::to_string(bad), refused ? 0.0 : 1.0, 0});
   }
+  // Finite, but for what a penalty makes of it.
+  std::vector<float> logits(300, 1.0f);
+  logits[137] = 1e37f;
+  GpuArray<float> gpu_logits(logits), work(300);
+  GpuArray<int32_t> counts(std::vector<int32_t>(300, 0)), history(std::vector<int32_t>{137});
+  GpuArray<cuda::SampleRow> rows(std::vector<cuda::SampleRow>{
+      {.temperature = 1.0f, .top_p = 0.9f, .repetition_penalty = 0.001f, .draw = 0.5,
+       .top_count = -1, .history_count = 1, .prompt_count = 1}});
+  GpuArray<cuda::SampledRow> out(1);
+  Must(cuda::Sample({gpu_logits.data(), 1, 1, 300, 300, rows.data(), 1, history.data(), nullptr,
+                     nullptr, work.data(), counts.data(), out.data()}, nullptr), "Sample");
+  const bool chosen = out.Values()[0].token == 137;
+  results_.push_back({"sample an infinite logit", "by a penalty", chosen ? 0.0 : 1.0, 0});
 }
 
 }  // namespace penstock::engine

@@ -88,8 +88,9 @@ __device__ int Draw(const SampleRow& row, const WorkRow& work) {
   // Below this a logit's share is no number; the most likely token is all there is.
   const float scale = 1.0f / (row.temperature > 1e-5f ? row.temperature : 1e-5f);
   __syncthreads();  // Everybody has read the largest before it becomes a weight.
+  // At most 1, also where a penalty has made several infinite: their difference is no number.
   for (int i = threadIdx.x; i < work.vocab; i += kSampleThreads) {
-    work.numbers[i] = expf((work.numbers[i] - largest) * scale);
+    work.numbers[i] = expf(fminf((work.numbers[i] - largest) * scale, 0.0f));
   }
   __syncthreads();
   const auto one = [](uint32_t) -> Measure { return 1; };

@@ -222,7 +222,35 @@ TEST(GpuLine, StepsQueuedAheadTakeTheirTokensFromAnotherProcess) {
   ASSERT_EQ(want[0].size(), 8u);
   Processes group(2, Options(1));
   ASSERT_TRUE(group.whole()) << group.error(0) << "; " << group.error(1);
+  // No step makes a call that NCCL has not been connected for: nothing is allocated any more.
+  int64_t free = 0, total = 0;
+  ASSERT_EQ(cuda::UseGpu(0), cuda::kGpuOk);
+  ASSERT_EQ(cuda::MemoryInfo(free, total), cuda::kGpuOk);
+  emulated::SetGpuMemory(0, total - free);
   EXPECT_EQ(answer(group.TakeFirst()), want);
+  emulated::SetGpuMemory(0, total);
+}
+
+TEST(GpuLine, AFailureOfNcclIsToldInItsOwnWords) {
+  const FourGpus gpus;
+  GpuRunnerOptions options = Options(2);
+  options.sum_by = AllReduceWay::kNccl;
+  options.graphs = false;
+  std::string error;
+  const auto runner = GpuRunner::Create(Model().config(), Model().source(), options, error);
+  ASSERT_NE(runner, nullptr) << error;
+  emulated::RefuseNccl(true);
+  EXPECT_EQ(GpuRunner::Create(Model().config(), Model().source(), options, error), nullptr);
+  StepPlan plan;
+  plan.tokens = {5};
+  plan.block_table = {0};
+  plan.sequences.push_back({.id = 9, .token_count = 1, .block_count = 1, .sample = true});
+  StepResult result;
+  EXPECT_EQ(runner->Run(plan, result), RunStatus::kFailed);
+  emulated::RefuseNccl(false);
+  EXPECT_NE(error.find(": NCCL (emulated): told to refuse"), std::string::npos) << error;
+  EXPECT_NE(runner->error().find(": a step: NCCL (emulated): told to refuse"), std::string::npos)
+      << runner->error();
 }
 
 TEST(GpuLine, TheProcessWithTheLeastRoomSaysHowLargeThePoolIs) {

@@ -18,6 +18,9 @@ void SetGpuCount(int count);
 // While this is true, DestroyGraph() does not come back, as of a driver whose GPU hangs.
 void HoldGraphs(bool hold);
 
+// While this is true, every call of NCCL's twin is refused.
+void RefuseNccl(bool refuse);
+
 // Kernels that were launched though nobody had loaded them, since the program began.
 int LaunchedUnloaded();
 void NoteLoaded(const void* kernel);
