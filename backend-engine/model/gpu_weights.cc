@@ -46,6 +46,7 @@ class Staging {
  public:
   explicit Staging(cuda::Stream stream) : stream_(stream) {}
   ~Staging() {
+    (void)cuda::Synchronize(stream_);  // Copies may be under way, where one has failed.
     for (Half& half : halves_) {
       if (half.event != nullptr) cuda::DestroyEvent(half.event);
       if (half.memory != nullptr) cuda::FreePinned(half.memory);

@@ -122,7 +122,7 @@ void RunProcesses(int processes, int size, const Body& body) {
           ASSERT_NE(counterparts, nullptr) << why;
           Rank& own = ranks[static_cast<size_t>(rank)];
           GpuComm comm(meeting, rank, own.meetings, {all.get(), counterparts.get(), processes});
-          body(comm, own, process);
+          body(comm, own, process, stream);
           EXPECT_TRUE(all->Healthy(why) && counterparts->Healthy(why)) << why;
           EXPECT_TRUE(all->Barrier());  // Nobody leaves before all have what they sent.
           cuda::DestroyStream(stream);
@@ -258,7 +258,7 @@ TEST(GpuComm, GathersTheLogitsWhereTheyAreWanted) {
 }
 
 TEST(GpuComm, ProcessesHaveNcclAndByProcessesFirstAndNothingElse) {
-  RunProcesses(2, 2, [](GpuComm& comm, Rank& own, int) {
+  RunProcesses(2, 2, [](GpuComm& comm, Rank& own, int, cuda::Stream) {
     EXPECT_EQ(comm.Ways(),
               (std::vector{AllReduceWay::kNccl, AllReduceWay::kHierarchical}));
     for (const AllReduceWay way : {AllReduceWay::kOneShot, AllReduceWay::kTwoShot}) {
@@ -275,8 +275,8 @@ TEST(GpuComm, ProcessesHaveNcclAndByProcessesFirstAndNothingElse) {
 // By processes first a sum is rounded once in each process and once over all.
 TEST(GpuComm, RanksOfSeveralProcessesSumToTheSameBits) {
   for (const auto& [processes, size] : {std::pair{2, 1}, {2, 2}, {3, 2}, {2, 4}}) {
-    RunProcesses(processes, size, [processes = processes, size = size](GpuComm& comm, Rank& own,
-                                                                       int process) {
+    RunProcesses(processes, size, [processes = processes, size = size](
+                                      GpuComm& comm, Rank& own, int process, cuda::Stream stream) {
       int turn = 0;
       for (const int32_t tokens : {1, 3, 70, 2, 1, 1}) {
         for (const AllReduceWay way : {AllReduceWay::kNccl, AllReduceWay::kHierarchical}) {
@@ -284,8 +284,9 @@ TEST(GpuComm, RanksOfSeveralProcessesSumToTheSameBits) {
           const int buffer = turn % 2;
           const auto mine = Numbers(process * size + comm.rank(), turn, tokens);
           std::copy(mine.begin(), mine.end(), own.branch[buffer].begin());
-          ASSERT_EQ(comm.SumAndNormBy(way, buffer, own.Norm(buffer, tokens), nullptr),
+          ASSERT_EQ(comm.SumAndNormBy(way, buffer, own.Norm(buffer, tokens), stream),
                     cuda::kGpuOk);
+          ASSERT_EQ(cuda::Synchronize(stream), cuda::kGpuOk);
           std::vector<float> want(static_cast<size_t>(tokens) * kWidth);
           std::vector<float> part(want.size());
           for (int other = 0; other < processes; ++other) {
@@ -311,8 +312,8 @@ TEST(GpuComm, RanksOfSeveralProcessesSumToTheSameBits) {
 
 TEST(GpuComm, LogitsOfAllProcessesComeToRankZero) {
   for (const auto& [processes, size] : {std::pair{2, 1}, {2, 2}, {3, 2}}) {
-    RunProcesses(processes, size, [processes = processes, size = size](GpuComm& comm, Rank& own,
-                                                                       int process) {
+    RunProcesses(processes, size, [processes = processes, size = size](
+                                      GpuComm& comm, Rank& own, int process, cuda::Stream stream) {
       for (int turn = 0; turn < 3; ++turn) {
         const int mine = process * size + comm.rank();
         for (size_t i = 0; i < 48; ++i) {
@@ -321,37 +322,41 @@ TEST(GpuComm, LogitsOfAllProcessesComeToRankZero) {
         const bool wants = mine == 0;
         std::vector<float> all(static_cast<size_t>(wants ? processes * size : size) * 48, NAN);
         const bool first = comm.rank() == 0 && (wants || size > 1);
-        ASSERT_EQ(comm.GatherLogits(48, first ? all.data() : nullptr, nullptr), cuda::kGpuOk);
+        ASSERT_EQ(comm.GatherLogits(48, first ? all.data() : nullptr, stream), cuda::kGpuOk);
+        ASSERT_EQ(cuda::Synchronize(stream), cuda::kGpuOk);
         for (size_t i = 0; wants && i < all.size(); ++i) {
           ASSERT_EQ(all[i], static_cast<float>(1000 * turn + 100 * static_cast<int>(i / 48)) +
                                 static_cast<float>(i % 48));
         }
         // As a step would: the logits are written again only after a sum.
         for (const int buffer : {0, 1}) {
-          ASSERT_EQ(comm.SumAndNormBy(AllReduceWay::kNccl, buffer, own.Norm(buffer, 1), nullptr),
+          ASSERT_EQ(comm.SumAndNormBy(AllReduceWay::kNccl, buffer, own.Norm(buffer, 1), stream),
                     cuda::kGpuOk);
         }
+        ASSERT_EQ(cuda::Synchronize(stream), cuda::kGpuOk);
       }
     });
   }
 }
 
 TEST(GpuComm, RanksOfOtherProcessesTakeTheTokensThatRankZeroChose) {
-  RunProcesses(2, 2, [](GpuComm& comm, Rank& own, int process) {
+  RunProcesses(2, 2, [](GpuComm& comm, Rank& own, int process, cuda::Stream stream) {
     for (int turn = 0; turn < 5; ++turn) {
       for (int i = 0; i < 3; ++i) own.sampled[i].token = process == 0 ? 10 * turn + i : -9;
       ASSERT_EQ(comm.ShareSampled(own.sampled, 2), cuda::kGpuOk);
       const cuda::TokenPlace places[] = {{1, 1}, {0, 0}};
       int32_t tokens[2] = {-7, -7};
-      ASSERT_EQ(comm.TakeTokens(places, 2, tokens, nullptr), cuda::kGpuOk);
+      ASSERT_EQ(comm.TakeTokens(places, 2, tokens, stream), cuda::kGpuOk);
+      ASSERT_EQ(cuda::Synchronize(stream), cuda::kGpuOk);
       EXPECT_EQ(tokens[0], 10 * turn);
       EXPECT_EQ(tokens[1], 10 * turn + 1);
       if (process == 1) {
         EXPECT_EQ(own.sampled[2].token, -9);  // Only as many as are asked for.
       }
       // Rank 0 chooses again only when all have taken, as a sum sees to it.
-      ASSERT_EQ(comm.SumAndNormBy(AllReduceWay::kNccl, turn % 2, own.Norm(turn % 2, 1), nullptr),
+      ASSERT_EQ(comm.SumAndNormBy(AllReduceWay::kNccl, turn % 2, own.Norm(turn % 2, 1), stream),
                 cuda::kGpuOk);
+      ASSERT_EQ(cuda::Synchronize(stream), cuda::kGpuOk);
     }
   });
 }

@@ -1,26 +1,18 @@
-// gpu.h on this machine's processor: memory that begins as NaN, streams that do
-// their work at once, graphs as lists of what was asked.
+// gpu.h on this machine's processor: memory that begins as NaN, and copies. Memory of the
+// host that is not pinned is copied as CUDA does it: what comes from there is taken at
+// once, and what goes there has come when the call returns.
 #include "backend-engine/kernels/cuda/gpu.h"
 
 #include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
-#include <utility>
 #include <vector>
 
 #include "backend-engine/kernels/cuda/emulated/recording.h"
-
-struct CUstream_st {
-  bool recording = false;
-  std::vector<std::function<void()>> recorded;
-};
-struct CUevent_st {};
-struct CUgraphExec_st {
-  std::vector<std::function<void()>> work;
-};
 
 namespace penstock::engine {
 namespace {
@@ -39,22 +31,20 @@ struct Allocation {
 
 std::atomic<int> gpu_count{1};
 thread_local int gpu_in_use = 0;
-std::atomic<bool> hold_graphs{false};
 std::mutex mutex;
 std::array<Memory, kGpusMax> memories;
 std::map<void*, Allocation> allocations;
+std::map<const std::byte*, int64_t> pinned;  // Bytes of each piece.
+
+bool IsPinned(const void* at) {
+  const std::lock_guard lock(mutex);
+  auto next = pinned.upper_bound(static_cast<const std::byte*>(at));
+  return next != pinned.begin() && (--next, at < next->first + next->second);
+}
 
 }  // namespace
 
 namespace emulated {
-
-void Perform(cuda::Stream stream, std::function<void()> work) {
-  if (stream != nullptr && stream->recording) {
-    stream->recorded.push_back(std::move(work));
-  } else {
-    work();
-  }
-}
 
 void SetGpuMemory(int64_t bytes) {
   for (int gpu = 0; gpu < kGpusMax; ++gpu) SetGpuMemory(gpu, bytes);
@@ -64,10 +54,6 @@ void SetGpuMemory(int gpu, int64_t bytes) {
   memories[static_cast<size_t>(gpu)].total = bytes;
 }
 void SetGpuCount(int count) { gpu_count = count; }
-void HoldGraphs(bool hold) {
-  hold_graphs = hold;
-  hold_graphs.notify_all();
-}
 
 }  // namespace emulated
 
@@ -132,9 +118,17 @@ void Free(void* memory) {
 GpuError AllocatePinned(int64_t bytes, void** memory) {
   if (posix_memalign(memory, 256, static_cast<size_t>(bytes)) != 0) return kGpuOutOfMemory;
   std::memset(*memory, 0xff, static_cast<size_t>(bytes));
+  const std::lock_guard lock(mutex);
+  pinned[static_cast<const std::byte*>(*memory)] = bytes;
   return kGpuOk;
 }
-void FreePinned(void* memory) { std::free(memory); }
+void FreePinned(void* memory) {
+  {
+    const std::lock_guard lock(mutex);
+    if (memory != nullptr && pinned.erase(static_cast<const std::byte*>(memory)) == 0) std::abort();
+  }
+  std::free(memory);
+}
 
 namespace {
 GpuError Copy(void* to, const void* from, int64_t bytes, Stream stream) {
@@ -144,10 +138,16 @@ GpuError Copy(void* to, const void* from, int64_t bytes, Stream stream) {
 }  // namespace
 
 GpuError CopyToGpu(void* to, const void* from, int64_t bytes, Stream stream) {
-  return Copy(to, from, bytes, stream);
+  if (IsPinned(from)) return Copy(to, from, bytes, stream);
+  const auto* first = static_cast<const std::byte*>(from);
+  emulated::Perform(stream, [to, taken = std::vector<std::byte>(first, first + bytes)] {
+    if (!taken.empty()) std::memcpy(to, taken.data(), taken.size());
+  });
+  return kGpuOk;
 }
 GpuError CopyToHost(void* to, const void* from, int64_t bytes, Stream stream) {
-  return Copy(to, from, bytes, stream);
+  const GpuError error = Copy(to, from, bytes, stream);
+  return error == kGpuOk && !IsPinned(to) ? Synchronize(stream) : error;
 }
 GpuError CopyOnGpu(void* to, const void* from, int64_t bytes, Stream stream) {
   return Copy(to, from, bytes, stream);
@@ -155,50 +155,6 @@ GpuError CopyOnGpu(void* to, const void* from, int64_t bytes, Stream stream) {
 GpuError FillBytes(void* memory, int byte, int64_t bytes, Stream stream) {
   emulated::Perform(stream, [=] { std::memset(memory, byte, static_cast<size_t>(bytes)); });
   return kGpuOk;
-}
-
-GpuError MakeStream(Stream& stream) {
-  stream = new CUstream_st;
-  return kGpuOk;
-}
-void DestroyStream(Stream stream) { delete stream; }
-GpuError Synchronize(Stream) { return kGpuOk; }
-
-GpuError MakeEvent(Event& event) {
-  event = new CUevent_st;
-  return kGpuOk;
-}
-void DestroyEvent(Event event) { delete event; }
-GpuError Record(Event, Stream) { return kGpuOk; }
-GpuError Query(Event, bool& done) {
-  done = true;
-  return kGpuOk;
-}
-GpuError Milliseconds(Event, Event, float& ms) {
-  ms = 0;
-  return kGpuOk;
-}
-
-GpuError BeginCapture(Stream stream) {
-  if (stream->recording) return kGpuInvalid;
-  stream->recording = true;
-  return kGpuOk;
-}
-
-GpuError EndCapture(Stream stream, Graph& graph) {
-  if (!stream->recording) return kGpuInvalid;
-  graph = new CUgraphExec_st{std::exchange(stream->recorded, {})};
-  stream->recording = false;
-  return kGpuOk;
-}
-
-GpuError LaunchGraph(Graph graph, Stream) {
-  for (const auto& work : graph->work) work();
-  return kGpuOk;
-}
-void DestroyGraph(Graph graph) {
-  hold_graphs.wait(true);
-  delete graph;
 }
 
 }  // namespace cuda

@@ -13,7 +13,7 @@
 //
 // It says nothing about speed, about the order in which a GPU makes writes visible, or
 // about what nvcc makes of the source. Blocks of one launch run one after another, so only
-// blocks of different ranks, each launched by its own host thread, may wait for each other.
+// blocks of different ranks, each in a stream of its own, may wait for each other.
 //
 // Included by kernels/cuda/simt.h in place of CUDA's headers.
 #pragma once
@@ -62,7 +62,7 @@ namespace penstock::engine::emulated {
 inline constexpr int kWarp = 32;
 inline constexpr size_t kSlotBytes = 32;
 
-// The thread of a kernel that runs now on this host thread.
+// The thread of a kernel that runs now on this host thread, which is a stream's.
 struct Thread {
   dim3 thread, block, block_size, grid_size;
   std::vector<std::pair<void*, const void*>> copies;  // Under way, oldest first.

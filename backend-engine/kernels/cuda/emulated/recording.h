@@ -1,5 +1,5 @@
-// The emulated GPU's streams: work is done at once, or noted where the stream
-// records a graph. And what it remembers of kernels.
+// The emulated GPU's streams: work is queued, or noted where the stream records a
+// graph. And what it remembers of kernels.
 #pragma once
 
 #include <functional>
@@ -8,6 +8,7 @@
 
 namespace penstock::engine::emulated {
 
+// Without a stream it is done at once.
 void Perform(cuda::Stream stream, std::function<void()> work);
 
 // Bytes that each emulated GPU has, or that one; what is allocated already stays.
