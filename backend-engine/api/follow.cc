@@ -1,9 +1,7 @@
 #include "backend-engine/api/follow.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -12,8 +10,8 @@
 #include <thread>
 #include <utility>
 
+#include "backend-engine/api/loading_shown.h"
 #include "backend-engine/api/open_model.h"
-#include "backend-engine/api/progress_line.h"
 #include "backend-engine/api/terminal.h"
 #include "proxy/base/log.h"
 #include "proxy/base/status.h"
@@ -22,14 +20,12 @@
 namespace penstock::engine {
 namespace {
 
-constexpr MonoTime kProgressTick = 200 * kMillisecond;
-
 class Follower {
  public:
   Follower(const ServeOptions& options, std::unique_ptr<Loop> loop)
       : options_(options),
         loop_(std::move(loop)),
-        progress_("loading " + NameOfFolder(options.model), isatty(STDERR_FILENO) != 0) {}
+        loading_shown_(loop_->timers(), options.model) {}
   ~Follower() {
     if (thread_.joinable()) thread_.join();
   }
@@ -37,7 +33,7 @@ class Follower {
   int Run() {
     const auto terminate = loop_->OnSignal(SIGTERM, [this] { OnStopSignal(); });
     const auto interrupt = loop_->OnSignal(SIGINT, [this] { OnStopSignal(); });
-    ShowProgress();
+    loading_shown_.Begin();
     thread_ = std::thread([this, now = loop_->wall_now()] { LoadAndFollow(now); });
     loop_->Run();
     return exit_status_;
@@ -46,7 +42,7 @@ class Follower {
  private:
   // On a thread beside the loop.
   void LoadAndFollow(absl::Time now) {
-    auto opened = OpenModel(options_, now, [this](double share) { loaded_.store(share); });
+    auto opened = OpenModel(options_, now, [this](double share) { loading_shown_.Set(share); });
     if (!opened.ok()) {
       loop_->Post([this, why = std::string(S(opened.status().message()))] { OnEnd(why); });
       return;
@@ -60,8 +56,7 @@ class Follower {
 
   void OnLoaded(const std::string& note, const std::string& notes) {
     loading_ = false;
-    progress_timer_.Cancel();
-    Print(stderr, progress_.End());
+    loading_shown_.End();
     LogInfo("{}: {}, {} KV blocks", NameOfFolder(options_.model), note, runner_->info().block_count);
     LogLines(notes);
     const int32_t first = options_.node_rank * options_.ranks_here();
@@ -71,8 +66,7 @@ class Follower {
   }
 
   void OnEnd(const std::string& why) {
-    progress_timer_.Cancel();
-    Print(stderr, progress_.End());
+    loading_shown_.End();
     if (!stopping_) {
       PrintError(why);
       exit_status_ = 1;
@@ -80,14 +74,9 @@ class Follower {
     loop_->Stop();
   }
 
-  void ShowProgress() {
-    Print(stderr, progress_.At(loaded_.load(), loop_->now()));
-    progress_timer_ = loop_->timers().After(kProgressTick, [this] { ShowProgress(); });
-  }
-
   void OnStopSignal() {
     if (loading_ || stopping_) {
-      Print(stderr, progress_.End());
+      loading_shown_.End();
       LogInfo("stopping at once");
       std::_Exit(0);
     }
@@ -101,10 +90,8 @@ class Follower {
   const ServeOptions& options_;
   const std::unique_ptr<Loop> loop_;
   std::unique_ptr<Runner> runner_;  // The thread's until it is loaded.
-  ProgressLine progress_;
-  TimerQueue::Timer progress_timer_;
+  LoadingShown loading_shown_;
   TimerQueue::Timer stop_timer_;
-  std::atomic<double> loaded_{0};
   std::thread thread_;
   bool loading_ = true;
   bool stopping_ = false;

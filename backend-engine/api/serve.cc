@@ -2,10 +2,8 @@
 
 #include <fmt/format.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -16,8 +14,8 @@
 #include <utility>
 
 #include "backend-engine/api/follow.h"
+#include "backend-engine/api/loading_shown.h"
 #include "backend-engine/api/open_model.h"
-#include "backend-engine/api/progress_line.h"
 #include "backend-engine/api/service.h"
 #include "backend-engine/api/terminal.h"
 #include "backend-engine/exec/device_watch.h"
@@ -31,7 +29,6 @@ namespace {
 // Between the last byte that the system took and the exit, for it on its way to its client.
 constexpr MonoTime kLastBytes = 100 * kMillisecond;
 constexpr MonoTime kSentTick = 20 * kMillisecond;
-constexpr MonoTime kProgressTick = 200 * kMillisecond;
 constexpr size_t kOtherConnections = 256;
 
 LogLevel LevelOf(std::string_view name) {
@@ -87,7 +84,8 @@ class Process {
       : options_(options),
         loop_(std::move(loop)),
         started_(loop_->wall_now()),
-        progress_("loading " + NameOfFolder(options.model), isatty(STDERR_FILENO) != 0) {}
+        loading_shown_(loop_->timers(), options.model,
+                       [this](double share) { service_->SetProgress(share); }) {}
   ~Process() {
     if (loader_.joinable()) loader_.join();
   }
@@ -99,7 +97,6 @@ class Process {
   void Load();
   void OnLoaded(absl::StatusOr<OpenedModel> opened);
   void OnReady(const absl::Status& status);
-  void ShowProgress();
   void OnStopSignal();
   void Leave();
   void LeaveOnceSent();
@@ -114,10 +111,8 @@ class Process {
   std::optional<Service> service_;
   std::unique_ptr<Engine> engine_;
 
-  ProgressLine progress_;
-  TimerQueue::Timer progress_timer_;
+  LoadingShown loading_shown_;
   TimerQueue::Timer drain_timer_;
-  std::atomic<double> loaded_{0};
   std::thread loader_;
   bool loading_ = true;
   bool draining_ = false;
@@ -133,7 +128,7 @@ int Process::Run() {
   }
   const auto terminate = loop_->OnSignal(SIGTERM, [this] { OnStopSignal(); });
   const auto interrupt = loop_->OnSignal(SIGINT, [this] { OnStopSignal(); });
-  ShowProgress();
+  loading_shown_.Begin();
   loader_ = std::thread([this] { Load(); });
   loop_->Run();
   return exit_status_;
@@ -159,15 +154,14 @@ absl::Status Process::Listen() {
 // On the loader's thread.
 void Process::Load() {
   auto opened = std::make_shared<absl::StatusOr<OpenedModel>>(OpenModel(
-      options_, started_, [this](double share) { loaded_.store(share); }));
+      options_, started_, [this](double share) { loading_shown_.Set(share); }));
   loop_->Post([this, opened] { OnLoaded(std::move(*opened)); });
 }
 
 void Process::OnLoaded(absl::StatusOr<OpenedModel> opened) {
   loader_.join();
   loading_ = false;
-  progress_timer_.Cancel();
-  Print(stderr, progress_.End());
+  loading_shown_.End();
   if (!opened.ok()) return FailWith(S(opened.status().message()));
   opened_.emplace(*std::move(opened));
   LogInfo("{}: {}, {} ranks, {} KV blocks of {} tokens", opened_->model.names.front(),
@@ -200,18 +194,11 @@ void Process::FailWith(std::string_view message) {
   loop_->Stop();
 }
 
-void Process::ShowProgress() {
-  const double share = loaded_.load();
-  service_->SetProgress(share);
-  Print(stderr, progress_.At(share, loop_->now()));
-  progress_timer_ = loop_->timers().After(kProgressTick, [this] { ShowProgress(); });
-}
-
 void Process::OnStopSignal() {
   if (loading_ || draining_) {
     // Nothing is in progress yet, or somebody asks a second time. A thread that
     // reads weights cannot be called off, so the process ends under it.
-    Print(stderr, progress_.End());
+    loading_shown_.End();
     LogInfo("stopping at once");
     std::_Exit(0);
   }

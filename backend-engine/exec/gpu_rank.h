@@ -2,6 +2,8 @@
 // model, the CUDA graphs of its decode steps. Everything that it needs is
 // allocated in Allocate(); a step only queues.
 //
+// gpu_rank_start.cc has what comes before the first step.
+//
 // Threads: one, the rank's own (rank 0's steps are the engine thread's). The
 // order of calls is that of the class; where ranks must wait for each other
 // between two calls, the runner sees to it.

@@ -3,20 +3,20 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <chrono>
-#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <thread>
 #include <utility>
 
-#include "backend-engine/exec/decode_plan.h"
+#include "backend-engine/exec/gpu_flights.h"
 #include "backend-engine/exec/gpu_line.h"
 #include "backend-engine/exec/gpu_plan.h"
 #include "backend-engine/exec/gpu_rank.h"
+#include "backend-engine/exec/step_watch.h"
 #include "backend-engine/exec/thread_place.h"
 #include "backend-engine/parallel/local_comm.h"
 #include "backend-engine/parallel/wait.h"
@@ -32,25 +32,15 @@ class GpuRunner::Impl {
   // Watched to the end: a GPU that hangs would keep each of the waits in it waiting.
   ~Impl() {
     stopping_.store(true, std::memory_order_release);
-    {
-      const std::lock_guard lock(watch_mutex_);
-      leaves_ = true;
-    }
+    if (watch_) watch_->Leave();
     Release();
     WakeRanks();
     for (std::thread& thread : threads_) thread.join();
     line_.reset();  // The others hear of it, and nothing calls us any more.
     for (const auto& rank : ranks_) rank->WaitUntilIdle();
     ranks_.clear();
-    for (const Flight& flight : flights_) {
-      if (flight.packed != nullptr) cuda::FreePinned(flight.packed);
-    }
-    {
-      const std::lock_guard lock(watch_mutex_);
-      watch_ends_ = true;
-    }
-    watch_wake_.notify_one();
-    if (watchdog_.joinable()) watchdog_.join();
+    flights_.reset();
+    watch_.reset();
   }
 
   bool Start(const ModelConfig& config, const TensorSource& source, std::string& error) {
@@ -59,14 +49,6 @@ class GpuRunner::Impl {
       return false;
     }
     notes_ = plan_.notes;
-    const StepLimits& limits = group_.limits.step;
-    sampling_ = std::make_unique<GpuSampling>(limits.sequences, plan_.layout->history_max(),
-                                              plan_.layout->biases_max(), limits.vocab);
-    input_.Reserve(limits);
-    if (options_.keep_logits) {
-      kept_.resize(static_cast<size_t>(limits.tokens) *
-                   static_cast<size_t>(group_.config.vocab_size));
-    }
     const bool own_gpus =
         std::set<int>(group_.gpus.begin(), group_.gpus.end()).size() == group_.gpus.size();
     if (line_ == nullptr && Size() > 1 && own_gpus && NcclComm::Available() &&
@@ -82,11 +64,12 @@ class GpuRunner::Impl {
     // Memory of the host that this thread touches first lies near the GPU, too.
     const PlaceRestored restored;
     Settle(0);
-    if (!PackIdle(error)) return false;
+    flights_.emplace(group_, plan_);
+    if (!flights_->Allocate(error)) return false;
     for (int rank = 1; rank < Size(); ++rank) {
       threads_.emplace_back([this, rank, &source] { RankMain(rank, source); });
     }
-    watchdog_ = std::thread([this] { Watch(); });
+    watch_.emplace(WatchOptions());
     // All have loaded, or somebody failed and released the others.
     if (!Guard(0, [&](std::string& reason) { return Prepare(0, source, reason); })) {
       error = this->error();
@@ -94,7 +77,7 @@ class GpuRunner::Impl {
     }
     if (group_.ranks() > 1) notes_ += "sums over ranks, by size:\n" + meeting_.table.Text();
     notes_ += std::to_string(group_.buckets.size()) + " CUDA graphs of decode steps\n";
-    running_.store(0, std::memory_order_release);
+    watch_->OfNothing();
     ready_ = true;
     return true;
   }
@@ -103,10 +86,10 @@ class GpuRunner::Impl {
     if (!settled_) Settle(0);  // The engine's thread, which is not the one that started us.
     settled_ = true;
     if (threads_meet_.aborted() || group_.process != 0) return RunStatus::kFailed;
-    Flight& flight = flights_[started_ % 2];
+    GpuFlight& flight = flights_->Of(started_);
+    const int32_t awaited_max = started_ > finished_ ? flights_->Of(started_ + 1).samples() : 0;
     std::string refusal;
-    if (!FillStepInput(plan, group_.limits.step, options_.keep_logits, input_, refusal) ||
-        !PackStep(plan, flight, refusal) || !TellOthers(flight, refusal)) {
+    if (!flights_->Pack(plan, awaited_max, flight, refusal) || !TellOthers(flight, refusal)) {
       Fail(refusal);
       return RunStatus::kFailed;
     }
@@ -119,7 +102,7 @@ class GpuRunner::Impl {
     int looks = 0;
     while (!threads_meet_.aborted() && line_ != nullptr && group_.process != 0) {
       const bool busy = started_ > finished_;
-      const bool room = started_ - finished_ < flights_.size();
+      const bool room = started_ - finished_ < GpuFlights::kCount;
       if (room && TakeStep(busy ? 0 : kFollowSeconds)) {
         looks = 0;
         continue;
@@ -138,11 +121,10 @@ class GpuRunner::Impl {
   }
 
   RunStatus Finish(StepResult& result) {
-    const Flight& flight = flights_[finished_ % 2];
     if (!Guard(0, [this](std::string& reason) { return WaitForAll(reason); })) {
       return RunStatus::kFailed;
     }
-    Read(flight, result);
+    flights_->Read(finished_, *ranks_[0], result);
     Finished();
     return RunStatus::kOk;
   }
@@ -163,31 +145,13 @@ class GpuRunner::Impl {
   const RunnerInfo& info() const { return plan_.info; }
   const std::string& notes() const { return notes_; }
 
-  std::span<const float> kept_logits(int32_t index) const {
-    return std::span(kept_).subspan(
-        static_cast<size_t>(index) * static_cast<size_t>(group_.config.vocab_size),
-        static_cast<size_t>(group_.config.vocab_size));
-  }
+  std::span<const float> kept_logits(int32_t index) const { return flights_->kept_logits(index); }
 
  private:
   static constexpr double kFollowSeconds = 0.1;  // Between two looks at whether to stop.
   static constexpr double kLossSeconds = 1;      // In which the line hears of what a rank noticed.
 
   int Size() const { return static_cast<int>(group_.gpus.size()); }
-
-  // A step under way. Written by rank 0 before the others are woken for it, and
-  // again only when all have done it: one runs while the next is packed.
-  struct Flight {
-    uint64_t number = 0;
-    std::byte* packed = nullptr;  // Pinned.
-    GpuStepShape shape;
-    struct Asked {
-      SequenceId id;
-      int32_t logprobs;
-    };
-    std::vector<Asked> asked;     // Of each sample.
-    int32_t samples() const { return static_cast<int32_t>(asked.size()); }
-  };
 
   // All processes have the pool of the one with the least room. It is planned anew with
   // the same readings: what is free by now may be less, by a context or another process.
@@ -205,16 +169,16 @@ class GpuRunner::Impl {
   }
 
   // Watched, as the step itself is: a process that takes nothing is as bad as one that hangs.
-  bool TellOthers(const Flight& flight, std::string& error) {
+  bool TellOthers(const GpuFlight& flight, std::string& error) {
     BeginWatch(flight);
     return line_ == nullptr || line_->SendStep(flight.shape, flight.packed, error);
   }
 
-  void BeginWatch(const Flight& flight) {
-    if (started_ == finished_) running_.store(flight.number + 1, std::memory_order_release);
+  void BeginWatch(const GpuFlight& flight) {
+    if (started_ == finished_) watch_->OfStep(flight.number);
   }
 
-  bool Launch(const Flight& flight) {
+  bool Launch(const GpuFlight& flight) {
     BeginWatch(flight);
     const uint64_t step = started_;
     started_.store(step + 1, std::memory_order_release);
@@ -224,13 +188,13 @@ class GpuRunner::Impl {
 
   void Finished() {
     ++finished_;
-    const bool more = started_ > finished_;
-    running_.store(more ? flights_[finished_ % 2].number + 1 : 0, std::memory_order_release);
+    if (started_ == finished_) return watch_->OfNothing();
+    watch_->OfStep(flights_->Of(finished_).number);
   }
 
   // True: there was one, and it is under way.
   bool TakeStep(double seconds) {
-    Flight& flight = flights_[started_ % 2];
+    GpuFlight& flight = flights_->Of(started_);
     std::string reason;
     switch (line_->ReceiveStep(seconds, flight.packed, flight.shape, reason)) {
       case GpuLine::Next::kNothing: return false;
@@ -239,74 +203,6 @@ class GpuRunner::Impl {
     }
     flight.number = started_;
     return Launch(flight);
-  }
-
-  // Until there is a real step, the first one is of nothing but padding.
-  bool PackIdle(std::string& error) {
-    for (Flight& flight : flights_) {
-      void* pinned = nullptr;
-      if (const auto failed = cuda::AllocatePinned(plan_.layout->bytes(), &pinned);
-          failed != cuda::kGpuOk) {
-        error = "pinned memory for steps: " + cuda::ErrorText(failed);
-        return false;
-      }
-      flight.packed = static_cast<std::byte*>(pinned);
-      flight.asked.reserve(static_cast<size_t>(group_.limits.step.sequences));
-    }
-    if (!group_.buckets.empty()) {
-      plan_.layout->Pack(StepInput(), *sampling_, group_.buckets.back(), flights_[0].packed);
-    }
-    return true;
-  }
-
-  bool PackStep(const StepPlan& plan, Flight& flight, std::string& error) {
-    const int32_t awaited_max = started_ > finished_ ? flights_[(started_ + 1) % 2].samples() : 0;
-    sampling_->Clear();
-    flight.number = plan.number;
-    flight.asked.clear();
-    int32_t row = 0;
-    for (const StepSequence& sequence : plan.sequences) {
-      const auto refuse = [&](const char* what) {
-        error = "step " + std::to_string(plan.number) + ", sequence " +
-                std::to_string(sequence.id) + ": " + what;
-        return false;
-      };
-      if (sequence.awaited >= awaited_max) return refuse("it awaits a token that nobody chooses");
-      if (options_.keep_logits) row += sequence.token_count - 1;
-      if (sequence.sample) {
-        if (!sampling_->Add(sequence, row)) {
-          return refuse("more history or biases than were planned for");
-        }
-        flight.asked.push_back(
-            {sequence.id, sequence.sampling != nullptr ? sequence.sampling->logprobs : -1});
-      }
-      if (sequence.sample || options_.keep_logits) ++row;
-    }
-    const int32_t bucket = IsDecodeStep(input_)
-                               ? BucketFor(group_.buckets, static_cast<int32_t>(input_.sequences.size()))
-                               : 0;
-    flight.shape = plan_.layout->Pack(input_, *sampling_, bucket, flight.packed);
-    return true;
-  }
-
-  void Read(const Flight& flight, StepResult& result) {
-    result.number = flight.number;
-    result.sampled.resize(flight.asked.size());
-    const cuda::SampledRow* rows = ranks_[0]->sampled(finished_ % 2);
-    for (size_t i = 0; i < flight.asked.size(); ++i) {
-      result.sampled[i].id = flight.asked[i].id;
-      ReadSampled(rows[i], flight.asked[i].logprobs, group_.config.vocab_size, result.sampled[i]);
-    }
-    if (!options_.keep_logits) return;
-    const int64_t padded = plan_.shards[0].vocab_padded;
-    for (int32_t row = 0; row < flight.shape.rows; ++row) {
-      float* to = kept_.data() + int64_t{input_.logit_rows[static_cast<size_t>(row)]} *
-                                     group_.config.vocab_size;
-      for (const Shard& shard : plan_.of_all) {
-        std::copy_n(ranks_[0]->logits() + (int64_t{shard.rank} * flight.shape.rows + row) * padded,
-                    shard.vocab.count, to + shard.vocab.first);
-      }
-    }
   }
 
   // The first reason stays: what follows it is what it caused.
@@ -327,6 +223,27 @@ class GpuRunner::Impl {
     const std::lock_guard lock(failure_mutex_);
     if (on_failure_) on_failure_();
     return first;
+  }
+
+  // A step that does not end is somebody's death: of a GPU, a peer, a link. Nor may the
+  // end of all that runs take long, where Create() or the destructor waits for it.
+  StepWatchOptions WatchOptions() {
+    return {.step_seconds_max = options_.step_seconds_max,
+            .end_seconds_max = options_.end_seconds_max,
+            .hangs = [this](const std::string& why) { Fail(why + ": a GPU or a rank hangs"); },
+            .must_end = [this](bool leaves) {
+              return all_loaded_.load(std::memory_order_acquire) &&
+                     (leaves || (threads_meet_.aborted() && !ready_));
+            },
+            .lasts = [this] { Lose(); }};
+  }
+
+  void Lose() const {
+    const std::string why = "the GPUs do not end what they run within " +
+                            std::to_string(options_.end_seconds_max) + " s of an abort: " + error();
+    if (options_.lost) return options_.lost(why);
+    std::fprintf(stderr, "penstock-engine: %s\n", why.c_str());
+    std::_Exit(1);
   }
 
   // Nobody waits any longer, on the host or on a GPU.
@@ -364,7 +281,7 @@ class GpuRunner::Impl {
            rank.Tune(error) && threads.Barrier() &&
            (group_.ranks() == 1 || rank.MeasureSums(error)) && threads.Barrier() &&
            (index != 0 || line_ == nullptr || ShareTable(error)) && threads.Barrier() &&
-           rank.RunBuckets(flights_[0].packed, error) && threads.Barrier() &&
+           rank.RunBuckets(flights_->Of(0).packed, error) && threads.Barrier() &&
            rank.Record(error) && threads.Barrier();
   }
 
@@ -377,7 +294,7 @@ class GpuRunner::Impl {
   // From here on the start is watched as a step is: ranks wait for each other. Ranks of
   // other processes may still load for as long as they like, which only the line watches.
   bool Watched(int rank) {
-    if (rank == 0) running_.store(kStarting, std::memory_order_release);
+    if (rank == 0) watch_->OfStart();
     return true;
   }
 
@@ -450,7 +367,7 @@ class GpuRunner::Impl {
 
   bool Queue(int index, uint64_t step, std::string& error) {
     GpuRank& rank = *ranks_[static_cast<size_t>(index)];
-    const Flight& flight = flights_[step % 2];
+    const GpuFlight& flight = flights_->Of(step);
     return rank.Use(error) &&
            rank.Queue(flight.shape, flight.samples(), flight.packed, step % 2, error);
   }
@@ -482,47 +399,10 @@ class GpuRunner::Impl {
     return !done || ranks_[0]->Done(finished_ % 2, done, error);
   }
 
-  // A step that does not end is somebody's death: of a GPU, a peer, a link.
-  void Watch() {
-    uint64_t watched = 0;
-    int seconds = 0, ending = 0;
-    bool hung = false;
-    std::unique_lock lock(watch_mutex_);
-    while (!watch_wake_.wait_for(lock, std::chrono::seconds(1), [this] { return watch_ends_; })) {
-      if (MustEnd()) {
-        if (++ending == options_.end_seconds_max) Lose();
-        continue;
-      }
-      const uint64_t now = running_.load(std::memory_order_acquire);
-      seconds = now != 0 && now == watched ? seconds + 1 : 0;
-      watched = now;
-      if (seconds < options_.step_seconds_max || std::exchange(hung, true)) continue;
-      Fail((now == kStarting ? "the ranks' first work together"
-                             : "step " + std::to_string(now - 1)) +
-           " has run for more than " + std::to_string(options_.step_seconds_max) +
-           " s: a GPU or a rank hangs");
-    }
-  }
-
-  // Does somebody wait for all that runs to end? REQUIRES: the watch's lock is held.
-  bool MustEnd() const {
-    return all_loaded_.load(std::memory_order_acquire) &&
-           (leaves_ || (threads_meet_.aborted() && !ready_));
-  }
-
-  void Lose() const {
-    const std::string why = "the GPUs do not end what they run within " +
-                            std::to_string(options_.end_seconds_max) + " s of an abort: " + error();
-    if (options_.lost) return options_.lost(why);
-    std::fprintf(stderr, "penstock-engine: %s\n", why.c_str());
-    std::_Exit(1);
-  }
-
   const GpuRunnerOptions options_;
   GpuGroup group_;
   GpuPlan plan_;
   std::string notes_;
-  std::unique_ptr<GpuSampling> sampling_;
   std::unique_ptr<GpuLine> line_;            // To the other processes; null: there are none.
   NcclIds ids_;
   LocalGroup threads_meet_;
@@ -533,29 +413,21 @@ class GpuRunner::Impl {
 
   bool settled_ = false;
 
-  StepInput input_;  // Rank 0's, while it packs.
-  std::array<Flight, 2> flights_;      // Of step n: n % 2.
+  std::optional<GpuFlights> flights_;
   std::atomic<uint64_t> started_{0};   // Steps; written by rank 0.
   uint64_t finished_ = 0;
   std::array<std::atomic<uint64_t>, cuda::kPeersMax> done_{};  // Steps that a rank has done.
-  std::vector<float> kept_;  // [tokens][vocab], with keep_logits.
 
   std::atomic<int> step_{0};           // One more: there is something to do, or to stop for.
   std::atomic<bool> stopping_{false};
-  static constexpr uint64_t kStarting = ~uint64_t{0};
-  std::atomic<uint64_t> running_{0};   // The oldest step's number + 1, kStarting, or 0.
   mutable std::mutex mutex_;           // Of error_ and the ranks' progress.
   std::string error_;
   std::atomic<bool> ready_{false};     // Create() has succeeded, or is about to.
   std::mutex failure_mutex_;           // Held while the failure is told.
   std::function<void()> on_failure_;
   std::vector<std::thread> threads_;
-  std::mutex watch_mutex_;
-  std::condition_variable watch_wake_;
-  bool leaves_ = false;                // The destructor has begun.
-  bool watch_ends_ = false;
   std::atomic<bool> all_loaded_{false};
-  std::thread watchdog_;
+  std::optional<StepWatch> watch_;
 };
 
 std::unique_ptr<GpuRunner> GpuRunner::Create(const ModelConfig& config, const TensorSource& source,

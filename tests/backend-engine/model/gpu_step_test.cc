@@ -2,51 +2,14 @@
 
 #include <gtest/gtest.h>
 
-#include <cstring>
-
 #include "backend-engine/model/philox.h"
+#include "tests/backend-engine/model/gpu_step_fixture.h"
 
 namespace penstock::engine {
 namespace {
 
-const GpuStepLimits kLimits{.step = {.tokens = 400, .sequences = 6, .block_tokens = 4,
-                                     .block_count = 200, .vocab = 50, .positions = 400},
-                            .group = 2, .rows = 6};
-
-struct Packed {
-  explicit Packed(const StepPlan& plan, int32_t bucket, const GpuSampling& sampling)
-      : layout(kLimits), memory(static_cast<size_t>(layout.bytes()), std::byte{0xff}) {
-    input.Reserve(kLimits.step);
-    std::string error;
-    EXPECT_TRUE(FillStepInput(plan, kLimits.step, false, input, error)) << error;
-    shape = layout.Pack(input, sampling, bucket, memory.data());
-    at = layout.At(memory.data());
-  }
-  StepInput input;
-  GpuStepLayout layout;
-  std::vector<std::byte> memory;
-  GpuStepShape shape;
-  GpuStepMemory at;
-};
-
-StepPlan Mixed() {
-  StepPlan plan;
-  plan.tokens.assign(1 + 130 + 1, 7);
-  plan.block_table = {9, 8};
-  for (int32_t block = 0; block < 33; ++block) plan.block_table.push_back(100 + block);
-  plan.block_table.push_back(3);
-  plan.sequences.push_back({.id = 1, .token_count = 1, .start = 5, .block_count = 2,
-                            .sample = true});
-  plan.sequences.push_back({.id = 2, .first_token = 1, .token_count = 130, .first_block = 2,
-                            .block_count = 33, .sample = true});
-  plan.sequences.push_back({.id = 3, .first_token = 131, .token_count = 1, .first_block = 35,
-                            .block_count = 1});
-  return plan;
-}
-
 TEST(GpuStep, SequencesOfOneTokenDecodeAndOthersComeInTilesLastRowsFirst) {
-  GpuSampling sampling(6, 100, 10, 50);
-  const Packed packed(Mixed(), 0, sampling);
+  const PackedStep packed(MixedPlan(), 0);
   EXPECT_EQ(packed.shape.tokens, 132);
   EXPECT_EQ(packed.shape.rows, 2);
   EXPECT_TRUE(packed.shape.picks);
@@ -67,15 +30,7 @@ TEST(GpuStep, SequencesOfOneTokenDecodeAndOthersComeInTilesLastRowsFirst) {
 }
 
 TEST(GpuStep, ADecodeStepIsPaddedWithSequencesThatWriteToNobodysBlock) {
-  StepPlan plan;
-  plan.tokens = {4, 5, 6};
-  plan.block_table = {0, 1, 2};
-  for (int32_t i = 0; i < 3; ++i) {
-    plan.sequences.push_back({.id = 1, .first_token = i, .token_count = 1, .start = i,
-                              .first_block = i, .block_count = 1, .sample = true});
-  }
-  GpuSampling sampling(6, 100, 10, 50);
-  const Packed packed(plan, 5, sampling);
+  const PackedStep packed(DecodePlan(), 5);
   EXPECT_TRUE(IsDecodeStep(packed.input));
   EXPECT_EQ(packed.shape.bucket, 5);
   EXPECT_EQ(packed.shape.tokens, 5);
@@ -106,7 +61,7 @@ TEST(GpuStep, AwaitedTokensAreNamedByTheirPlaceInTheStepAndInTheHistory) {
                               .prompt_length = 2});
     ASSERT_TRUE(sampling.Add(plan.sequences.back(), i));
   }
-  const Packed packed(plan, 4, sampling);
+  const PackedStep packed(plan, 4, sampling);
   ASSERT_EQ(packed.shape.awaited, 2);
   EXPECT_EQ(packed.at.awaited[0].token, 0);
   EXPECT_EQ(packed.at.awaited[0].sample, 2);
@@ -124,7 +79,7 @@ TEST(GpuStep, AwaitedTokensAreNamedByTheirPlaceInTheStepAndInTheHistory) {
 
 // Every part written to its limit leaves all others as they are.
 TEST(GpuStep, PartsDoNotOverlap) {
-  const GpuStepLayout layout(kLimits);
+  const GpuStepLayout layout(kStepLimits);
   std::vector<std::byte> memory(static_cast<size_t>(layout.bytes()));
   const GpuStepMemory at = layout.At(memory.data());
   const auto span = [](auto* first, int64_t count) {

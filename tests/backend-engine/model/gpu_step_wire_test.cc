@@ -7,61 +7,22 @@
 #include <cstring>
 #include <random>
 
+#include "tests/backend-engine/model/gpu_step_fixture.h"
+
 namespace penstock::engine {
 namespace {
 
-const GpuStepLimits kLimits{.step = {.tokens = 400, .sequences = 6, .block_tokens = 4,
-                                     .block_count = 200, .vocab = 50, .positions = 400},
-                            .group = 2, .rows = 6};
-
-struct Packed {
-  Packed(const StepPlan& plan, int32_t bucket)
-      : layout(kLimits), memory(static_cast<size_t>(layout.bytes()), std::byte{0xff}) {
-    GpuSampling sampling(6, 100, 10, 50);
-    input.Reserve(kLimits.step);
-    std::string error;
-    EXPECT_TRUE(FillStepInput(plan, kLimits.step, false, input, error)) << error;
-    shape = layout.Pack(input, sampling, bucket, memory.data());
+struct Packed : PackedStep {
+  Packed(const StepPlan& plan, int32_t bucket) : PackedStep(plan, bucket) {
     WriteStep(layout, shape, memory.data(), wire);
   }
-  StepInput input;
-  GpuStepLayout layout;
-  std::vector<std::byte> memory;
-  GpuStepShape shape;
   std::vector<std::byte> wire;
 };
-
-// Sequences of one token, one of them awaited, around a chunk of a prompt.
-StepPlan Mixed() {
-  StepPlan plan;
-  plan.tokens.assign(1 + 130 + 1, 7);
-  plan.block_table = {9, 8};
-  for (int32_t block = 0; block < 33; ++block) plan.block_table.push_back(100 + block);
-  plan.block_table.push_back(3);
-  plan.sequences.push_back({.id = 1, .token_count = 1, .start = 5, .block_count = 2,
-                            .sample = true, .awaited = 2});
-  plan.sequences.push_back({.id = 2, .first_token = 1, .token_count = 130, .first_block = 2,
-                            .block_count = 33, .sample = true});
-  plan.sequences.push_back({.id = 3, .first_token = 131, .token_count = 1, .first_block = 35,
-                            .block_count = 1});
-  return plan;
-}
-
-StepPlan Decodes() {
-  StepPlan plan;
-  plan.tokens = {4, 5, 6};
-  plan.block_table = {0, 1, 2};
-  for (int32_t i = 0; i < 3; ++i) {
-    plan.sequences.push_back({.id = 1, .first_token = i, .token_count = 1, .start = i,
-                              .first_block = i, .block_count = 1, .sample = true});
-  }
-  return plan;
-}
 
 // What is read from `wire`, and its shape and memory; empty `error`: it was taken.
 struct Got {
   explicit Got(std::span<const std::byte> wire)
-      : layout(kLimits), memory(static_cast<size_t>(layout.bytes()), std::byte{0xee}) {
+      : layout(kStepLimits), memory(static_cast<size_t>(layout.bytes()), std::byte{0xee}) {
     ReadStep(layout, wire, memory.data(), shape, error);
   }
   GpuStepLayout layout;
@@ -71,7 +32,7 @@ struct Got {
 };
 
 TEST(GpuStepWire, WhatIsReadIsWhatWasPacked) {
-  for (const auto& [plan, bucket] : {std::pair{Mixed(), 0}, {Decodes(), 5}}) {
+  for (const auto& [plan, bucket] : {std::pair{MixedPlan(2), 0}, {DecodePlan(), 5}}) {
     const Packed packed(plan, bucket);
     EXPECT_LE(packed.wire.size(), StepWireBytesMax(packed.layout));
     const Got got(packed.wire);
@@ -93,7 +54,7 @@ TEST(GpuStepWire, WhatIsReadIsWhatWasPacked) {
 }
 
 TEST(GpuStepWire, AStepThatIsCutOrHasMoreBehindItIsRefused) {
-  std::vector<std::byte> wire = Packed(Mixed(), 0).wire;
+  std::vector<std::byte> wire = Packed(MixedPlan(2), 0).wire;
   for (size_t size = 0; size < wire.size(); size += size < 200 ? 1 : 37) {
     EXPECT_NE(Got(std::span(wire).first(size)).error, "") << size;
   }
@@ -102,7 +63,7 @@ TEST(GpuStepWire, AStepThatIsCutOrHasMoreBehindItIsRefused) {
 }
 
 TEST(GpuStepWire, NumbersOutOfBoundsAreNamed) {
-  const Packed packed(Mixed(), 0);
+  const Packed packed(MixedPlan(2), 0);
   const auto error = [&](size_t at, int32_t value) {
     std::vector<std::byte> wire = packed.wire;
     std::memcpy(wire.data() + at, &value, sizeof value);
@@ -126,7 +87,7 @@ TEST(GpuStepWire, NumbersOutOfBoundsAreNamed) {
 // What no reader sees as wrong must still be a step within the limits: a GPU's kernels
 // look at nothing again. AddressSanitizer watches the writing of it.
 TEST(GpuStepWire, WhateverIsChangedOnTheWayNothingOutOfBoundsGetsThrough) {
-  const Packed packed(Mixed(), 0);
+  const Packed packed(MixedPlan(2), 0);
   std::mt19937 random(17);
   int taken = 0;
   for (int turn = 0; turn < 20000; ++turn) {
