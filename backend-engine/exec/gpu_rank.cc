@@ -75,8 +75,7 @@ bool GpuRank::KeepGraph(int32_t bucket, cuda::Graph graph) {
 }
 
 void GpuRank::DropGraphs() {
-  std::string error;
-  (void)Use(error);
+  (void)cuda::UseGpu(group_.gpus[static_cast<size_t>(rank_)]);
   const std::lock_guard lock(graphs_mutex_);
   graphs_dropped_ = true;
   for (const auto& [bucket, graph] : graphs_) cuda::DestroyGraph(graph);

@@ -119,8 +119,8 @@ class GpuRank {
   cuda::GpuError QueueSampling(const GpuStepShape& shape, int32_t samples, size_t turn);
   bool Ok(cuda::GpuError failed, const char* what, std::string& error) const;
   std::string ReasonOf(cuda::GpuError failed) const;
-  std::unique_ptr<NcclComm> Join(int rank, int size, const std::string& id,
-                                 std::atomic<NcclComm*>& library, std::string& error);
+  bool Join(int rank, int size, const std::string& id, std::unique_ptr<NcclComm>& comm,
+            std::atomic<NcclComm*>& library, std::string& error);
   bool OpenGpu(std::string& error);
   bool AllocateForHost(std::string& error);
   bool AllocatePart(int64_t bytes, void** memory, const char* what, std::string& error);

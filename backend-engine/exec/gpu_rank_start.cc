@@ -178,39 +178,36 @@ bool GpuRank::Load(const TensorSource& source, const LoadProgress& progress,
          Ok(cuda::Synchronize(stream_), "loading", error);
 }
 
-std::unique_ptr<NcclComm> GpuRank::Join(int rank, int size, const std::string& id,
-                                        std::atomic<NcclComm*>& library, std::string& error) {
-  auto comm = NcclComm::Create(rank, size, id, stream_, meeting_.aborted(), error);
+// `library` points to it as soon as there is one, and to the end: who aborts may have looked.
+bool GpuRank::Join(int rank, int size, const std::string& id, std::unique_ptr<NcclComm>& comm,
+                   std::atomic<NcclComm*>& library, std::string& error) {
+  comm = NcclComm::Create(rank, size, id, stream_, meeting_.aborted(), error);
+  if (comm == nullptr) return false;
   library.store(comm.get());
   // Whoever aborts does so in the other order: one of the two sees it.
-  if (comm != nullptr && meeting_.aborted()) comm->Abort();
-  const auto connect = [&] {
-    if (!comm->Connect(buffers_.logits)) {
-      (void)comm->Healthy(error);
-      return false;
-    }
-    return Ok(cuda::Synchronize(stream_), "connecting the ranks", error) && comm->Healthy(error);
-  };
-  if (comm != nullptr && !connect()) {
-    error = "rank " + std::to_string(group_.first_rank() + rank_) + ": " + error;
-    library.store(nullptr);
-    return nullptr;
+  if (meeting_.aborted()) comm->Abort();
+  if (comm->Connect(buffers_.logits)) {
+    if (!Ok(cuda::Synchronize(stream_), "connecting the ranks", error)) return false;
+    if (comm->Healthy(error)) return true;
+  } else {
+    (void)comm->Healthy(error);
   }
-  return comm;
+  error = "rank " + std::to_string(group_.first_rank() + rank_) + ": " + error;
+  return false;
 }
 
 bool GpuRank::Connect(const NcclIds& ids, std::string& error) {
   GpuLibrary library{.processes = group_.processes};
   if (!ids.all.empty()) {
-    all_ = Join(shard_.rank, group_.ranks(), ids.all, libraries_[0], error);
-    if (all_ == nullptr) return false;
+    if (!Join(shard_.rank, group_.ranks(), ids.all, all_, libraries_[0], error)) return false;
     library.all = library.counterparts = all_.get();
   }
   // Processes of one rank each are their own counterparts.
   if (group_.processes > 1 && group_.gpus.size() > 1) {
-    counterparts_ = Join(group_.process, group_.processes,
-                         ids.counterparts[static_cast<size_t>(rank_)], libraries_[1], error);
-    if (counterparts_ == nullptr) return false;
+    if (!Join(group_.process, group_.processes, ids.counterparts[static_cast<size_t>(rank_)],
+              counterparts_, libraries_[1], error)) {
+      return false;
+    }
     library.counterparts = counterparts_.get();
   }
   int sharing = 1;
