@@ -5,19 +5,22 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <vector>
 
 namespace penstock::engine {
 
 // Batch sizes with a graph, ascending, the last one `sequences_max`:
-// close together where a sequence more costs something, and few in all.
+// close together where a sequence more costs something, and few in all: each takes
+// memory for its graph, and time at start.
 inline std::vector<int32_t> DecodeBuckets(int32_t sequences_max) {
   std::vector<int32_t> buckets;
   int32_t size = 1;
   while (size < sequences_max) {
     buckets.push_back(size);
-    size += size < 8 ? size : size < 64 ? 8 : size < 256 ? 16 : 64;
+    const auto eighth = static_cast<int32_t>(std::bit_floor(static_cast<uint32_t>(size)) / 8);
+    size += size < 8 ? size : size < 64 ? 8 : size < 256 ? 16 : std::max(eighth, 64);
   }
   buckets.push_back(sequences_max);
   return buckets;
