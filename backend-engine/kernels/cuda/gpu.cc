@@ -13,7 +13,10 @@ static_assert(cudaSuccess == kGpuOk && cudaErrorInvalidValue == kGpuInvalid &&
 
 std::string ErrorText(GpuError error) {
   const auto code = static_cast<cudaError_t>(error);
-  return std::string(cudaGetErrorName(code)) + ": " + cudaGetErrorString(code);
+  std::string text = std::string(cudaGetErrorName(code)) + ": " + cudaGetErrorString(code);
+  // CUDA says so too where there is no driver at all.
+  if (code == cudaErrorInsufficientDriver) text += ", or there is none: see what nvidia-smi says";
+  return text;
 }
 
 GpuError CountGpus(int& count) {
