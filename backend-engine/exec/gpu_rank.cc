@@ -19,7 +19,8 @@ GpuRank::~GpuRank() {
   all_.reset();
   for (void* memory : allocated_) cuda::Free(memory);
   for (void* memory : pinned_) cuda::FreePinned(memory);
-  for (const cuda::Event event : {done_[0], done_[1], timing_[0], timing_[1]}) {
+  for (const cuda::Event event :
+       {begun_[0], begun_[1], done_[0], done_[1], timing_[0], timing_[1]}) {
     if (event != nullptr) cuda::DestroyEvent(event);
   }
   if (stream_ != nullptr) cuda::DestroyStream(stream_);
@@ -93,7 +94,8 @@ cuda::GpuError GpuRank::QueueOrLaunch(const GpuStepShape& shape) {
 
 bool GpuRank::Queue(const GpuStepShape& shape, int32_t samples, const std::byte* host,
                     size_t turn, std::string& error) {
-  if (!Ok(layout_.Copy(shape, host, step_memory_, stream_), "a step's input", error) ||
+  if (!Ok(cuda::Record(begun_[turn], stream_), "a step", error) ||
+      !Ok(layout_.Copy(shape, host, step_memory_, stream_), "a step's input", error) ||
       !Ok(QueueAwaited(shape), "the tokens of the step before", error)) {
     return false;
   }
@@ -140,6 +142,12 @@ bool GpuRank::Done(size_t turn, bool& done, std::string& error) {
     if (*comm != nullptr && !(*comm)->Healthy(error)) return false;
   }
   return Ok(cuda::Query(done_[turn], done), "a step", error);
+}
+
+double GpuRank::BusySeconds(size_t turn) const {
+  float ms = 0;
+  const bool known = cuda::Milliseconds(begun_[turn], done_[turn], ms) == cuda::kGpuOk;
+  return known ? ms / 1e3 : 0;
 }
 
 void GpuRank::Abort() {

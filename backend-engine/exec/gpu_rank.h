@@ -96,6 +96,9 @@ class GpuRank {
   // Has the step queued as `turn` been done? False with an error: the GPU failed.
   bool Done(size_t turn, bool& done, std::string& error);
 
+  // Seconds from its first work on the GPU to its last. REQUIRES: it has been done.
+  double BusySeconds(size_t turn) const;
+
   // Makes NCCL give up, and drops the graphs, for which its abort waits. From any thread;
   // returns at once.
   void Abort();
@@ -131,6 +134,7 @@ class GpuRank {
   const int rank_;
   Shard shard_;
   cuda::Stream stream_ = nullptr;
+  cuda::Event begun_[2] = {};
   cuda::Event done_[2] = {};
   cuda::Event timing_[2] = {};
   std::vector<void*> allocated_;

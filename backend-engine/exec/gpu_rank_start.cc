@@ -82,9 +82,13 @@ bool GpuRank::OpenGpu(std::string& error) {
             std::to_string(peer) + "; tensor parallel needs GPUs that can (NVLink, or PCIe peers)";
     return false;
   }
-  const auto event = [&](cuda::Event& to) { return Ok(cuda::MakeEvent(to), "an event", error); };
-  if (!Ok(cuda::MakeStream(stream_), "a stream", error) || !event(done_[0]) || !event(done_[1]) || !event(timing_[0]) ||
-      !event(timing_[1]) || !Ok(cuda::LoadEveryKernel(), "loading the kernels", error)) {
+  for (auto* const events : {&begun_, &done_, &timing_}) {
+    for (cuda::Event& event : *events) {
+      if (!Ok(cuda::MakeEvent(event), "an event", error)) return false;
+    }
+  }
+  if (!Ok(cuda::MakeStream(stream_), "a stream", error) ||
+      !Ok(cuda::LoadEveryKernel(), "loading the kernels", error)) {
     return false;
   }
   if (std::string reason; !gemm_.Start(reason)) {

@@ -125,6 +125,7 @@ class GpuRunner::Impl {
       return RunStatus::kFailed;
     }
     flights_->Read(finished_, *ranks_[0], result);
+    busy_seconds_ += ranks_[0]->BusySeconds(finished_ % GpuFlights::kCount);
     Finished();
     return RunStatus::kOk;
   }
@@ -144,6 +145,8 @@ class GpuRunner::Impl {
 
   const RunnerInfo& info() const { return plan_.info; }
   const std::string& notes() const { return notes_; }
+  const AllReduceTable& sums() const { return meeting_.table; }
+  double busy_seconds() const { return busy_seconds_; }
 
   std::span<const float> kept_logits(int32_t index) const { return flights_->kept_logits(index); }
 
@@ -416,6 +419,7 @@ class GpuRunner::Impl {
   std::optional<GpuFlights> flights_;
   std::atomic<uint64_t> started_{0};   // Steps; written by rank 0.
   uint64_t finished_ = 0;
+  double busy_seconds_ = 0;
   std::array<std::atomic<uint64_t>, cuda::kPeersMax> done_{};  // Steps that a rank has done.
 
   std::atomic<int> step_{0};           // One more: there is something to do, or to stop for.
@@ -458,6 +462,8 @@ void GpuRunner::Abort() { impl_->Abort(); }
 void GpuRunner::OnFailure(std::function<void()> failed) { impl_->OnFailure(std::move(failed)); }
 std::string GpuRunner::Follow() { return impl_->Follow(); }
 const std::string& GpuRunner::notes() const { return impl_->notes(); }
+const AllReduceTable& GpuRunner::sums() const { return impl_->sums(); }
+double GpuRunner::busy_seconds() const { return impl_->busy_seconds(); }
 std::span<const float> GpuRunner::kept_logits(int32_t index) const {
   return impl_->kept_logits(index);
 }

@@ -77,6 +77,13 @@ class GpuRunner final : public Runner {
   // summing over ranks by size, the graphs. Lines.
   const std::string& notes() const;
 
+  // What the ways of summing over ranks were measured to take; empty with one rank.
+  const AllReduceTable& sums() const;
+
+  // Of all steps so far, the time between its first and its last work on rank 0's GPU.
+  // What a step takes beyond that is ours. The thread of Finish() only.
+  double busy_seconds() const;
+
   // The vocabulary's logits after token `index` of the last step's tokens.
   // REQUIRES: keep_logits, and the last Run() returned kOk.
   std::span<const float> kept_logits(int32_t index) const;

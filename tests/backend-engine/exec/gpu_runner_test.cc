@@ -169,6 +169,21 @@ TEST(GpuRunner, AbortMakesTheNextRunFail) {
   ExpectAbortFailsTheNextRun(SmallGpuConfig(), MakeForContract);
 }
 
+TEST(GpuRunner, AddsUpWhatItsStepsTookOnTheGpu) {
+  const RandomModel model(SmallGpuConfig());
+  const auto runner = Make(model, {.gpus = {0, 0}, .block_count = 36});
+  EXPECT_EQ(runner->busy_seconds(), 0);
+  emulated::SetMilliseconds(2.5f);
+  Steps steps(*runner, 12);
+  for (int32_t turn = 0; turn < 3; ++turn) {
+    steps.Add(0, Ids(1, 5), turn, true);
+    steps.Run();
+  }
+  emulated::SetMilliseconds(0);
+  EXPECT_NEAR(runner->busy_seconds(), 0.0075, 1e-9);
+  EXPECT_FALSE(runner->sums().entries().empty());
+}
+
 TEST(GpuRunner, SaysWhatItIsAndWhereTheMemoryWent) {
   emulated::SetGpuMemory(int64_t{1} << 30);
   const auto runner = Make(RandomModel(SmallGpuConfig()), {.gpus = {0, 0}, .max_step_tokens = 16,

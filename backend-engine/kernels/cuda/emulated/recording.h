@@ -22,6 +22,9 @@ void HoldGraphs(bool hold);
 // While this is true, every call of NCCL's twin is refused.
 void RefuseNccl(bool refuse);
 
+// What lies between any two events. 0 from the start: nothing is timed here.
+void SetMilliseconds(float ms);
+
 // Kernels that were launched though nobody had loaded them, since the program began.
 int LaunchedUnloaded();
 void NoteLoaded(const void* kernel);
