@@ -90,7 +90,7 @@ int Main(int count, char** words) {
                                       : EngineCheckOptions{}));
   }
   if (NcclComm::Available()) report.Add(CheckNccl());
-  if (options.speed) MeasureSpeed(report);
+  if (options.speed) MeasureSpeed(SizesForTheTable(), report);
   if (!options.record.empty() && !report.Write(options.record)) {
     std::fprintf(stderr, "gpu_check: %s cannot be written\n", options.record.c_str());
     return 1;

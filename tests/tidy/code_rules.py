@@ -63,7 +63,7 @@ _CLOCKS = "the time handed down (TimerQueue, MonoTime now); the loop and the eng
 _CALLS = [
     (r"\babsl::Now\(|\b(?:steady|system|high_resolution)_clock::now\b|\buv_(?:now|hrtime)\(|\bgettimeofday\("
      r"|\bclock_gettime\(", _CLOCKS,
-     r"^proxy/net/loop\.cc$|^backend-engine/exec/(engine|device_watch)\.cc$|^tests/bench/|^tests/gpu/speed\.cc$"),
+     r"^proxy/net/loop\.cc$|^backend-engine/exec/(engine|device_watch)\.cc$|^tests/bench/|^tests/gpu/speed_\w+\.cc$"),
     (r"\bstd::random_device\b|(?<![\w:.>])s?rand\(", "the seed handed down; only a main.cc makes one",
      r"/main\.cc$|^backend-engine/api/serve\.cc$"),
     (r"(?<![\w:])(?:u|nano)?sleep\(|\bsleep_(?:for|until)\(",
