@@ -12,6 +12,7 @@ or transformers is not installed the record says that, and the exit status is 0.
 
 import argparse
 import json
+import os
 import sys
 import time
 
@@ -78,19 +79,18 @@ class Peer:
             self.torch.cuda.synchronize()
 
 
-def measure(torch, device, tiny):
+def measure(torch, device, tiny, keep):
+    """keep(row) has each as it comes: whoever limits our time shall have those before."""
     context, prompt = (32, 64) if tiny else (1024, 8192)
-    rows = []
 
     def row(what, work, rate, unit):
         try:
             us = work()
         except Exception as failed:  # Out of memory, a compiler that is missing: told, and on.
             say(f"{what}: {type(failed).__name__}: {str(failed).splitlines()[0] if str(failed) else ''}")
-            rows.append({"what": what, "failed": type(failed).__name__})
-            return
-        rows.append({"what": what, "us": round(us, 1), "rate": round(rate(us), 2), "unit": unit})
+            return keep({"what": what, "failed": type(failed).__name__})
         say(f"{what}: {us:.1f} us, {rate(us):.2f} {unit}")
+        keep({"what": what, "us": round(us, 1), "rate": round(rate(us), 2), "unit": unit})
 
     for name, config in models(tiny):
         peer = Peer(torch, config, device)
@@ -104,7 +104,16 @@ def measure(torch, device, tiny):
         del peer
         if device.startswith("cuda"):
             torch.cuda.empty_cache()
-    return rows
+
+
+def add_to(path, peers):
+    with open(path, encoding="utf-8") as file:
+        record = json.load(file)
+    record["peers"] = peers
+    with open(path + ".new", "w", encoding="utf-8") as file:
+        json.dump(record, file, indent=1)
+        file.write("\n")
+    os.replace(path + ".new", path)
 
 
 def main():
@@ -113,21 +122,22 @@ def main():
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
+    peers = {"rows": []}
+
+    def keep(row=None):
+        peers["rows"] += [row] if row else []
+        if options.record:
+            add_to(options.record, peers)
+
     try:
         import torch
         import transformers
-        peers = {"torch": torch.__version__, "transformers": transformers.__version__,
-                 "rows": measure(torch, options.device, options.tiny)}
+        peers.update(torch=torch.__version__, transformers=transformers.__version__)
+        measure(torch, options.device, options.tiny, keep)
     except ImportError as missing:
         say(f"not measured: {missing}")
-        peers = {"not measured": str(missing)}
-    if options.record:
-        with open(options.record, encoding="utf-8") as file:
-            record = json.load(file)
-        record["peers"] = peers
-        with open(options.record, "w", encoding="utf-8") as file:
-            json.dump(record, file, indent=1)
-            file.write("\n")
+        peers["not measured"] = str(missing)
+    keep()
     return 0
 
 
