@@ -75,7 +75,7 @@ void GpuFlights::Read(uint64_t step, const GpuRank& first, StepResult& result) {
   const GpuFlight& flight = Of(step);
   result.number = flight.number;
   result.sampled.resize(flight.asked.size());
-  const cuda::SampledRow* rows = first.sampled(step % kCount);
+  const cuda::SampledRow* rows = first.sampled(TurnOf(step));
   for (size_t i = 0; i < flight.asked.size(); ++i) {
     result.sampled[i].id = flight.asked[i].id;
     ReadSampled(rows[i], flight.asked[i].logprobs, group_.config.vocab_size, result.sampled[i]);

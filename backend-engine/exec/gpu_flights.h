@@ -44,7 +44,9 @@ class GpuFlights {
   // Until there is a real step, the first one is of nothing but padding.
   bool Allocate(std::string& error);
 
-  GpuFlight& Of(uint64_t step) { return flights_[step % kCount]; }
+  // Where a step is, of those that may be under way.
+  static size_t TurnOf(uint64_t step) { return step % kCount; }
+  GpuFlight& Of(uint64_t step) { return flights_[TurnOf(step)]; }
 
   // `awaited_max`: samples of the step before, where that is still under way. False:
   // `error` names the first number that is out of bounds.

@@ -3,6 +3,7 @@
 #include "backend-engine/exec/decode_plan.h"
 
 namespace penstock::engine {
+
 GpuRank::GpuRank(const GpuGroup& group, const GpuStepLayout& layout, GpuMeeting& meeting,
                  int rank)
     : group_(group), layout_(layout), meeting_(meeting), rank_(rank) {}

@@ -125,7 +125,7 @@ class GpuRunner::Impl {
       return RunStatus::kFailed;
     }
     flights_->Read(finished_, *ranks_[0], result);
-    busy_seconds_ += ranks_[0]->BusySeconds(finished_ % GpuFlights::kCount);
+    busy_seconds_ += ranks_[0]->BusySeconds(GpuFlights::TurnOf(finished_));
     Finished();
     return RunStatus::kOk;
   }
@@ -338,7 +338,7 @@ class GpuRunner::Impl {
       } else if (done < queued) {
         bool is_done = false;
         if (!Guard(rank, [&](std::string& reason) {
-              return ranks_[static_cast<size_t>(rank)]->Done(done % 2, is_done, reason);
+              return ranks_[static_cast<size_t>(rank)]->Done(GpuFlights::TurnOf(done), is_done, reason);
             })) {
           return;
         }
@@ -372,7 +372,8 @@ class GpuRunner::Impl {
     GpuRank& rank = *ranks_[static_cast<size_t>(index)];
     const GpuFlight& flight = flights_->Of(step);
     return rank.Use(error) &&
-           rank.Queue(flight.shape, flight.samples(), flight.packed, step % 2, error);
+           rank.Queue(flight.shape, flight.samples(), flight.packed, GpuFlights::TurnOf(step),
+                      error);
   }
 
   // Rank 0 waits until every rank has done the oldest step: then nobody looks at
@@ -385,7 +386,7 @@ class GpuRunner::Impl {
         if (threads_meet_.aborted()) return false;
         if (index > 0) {
           done = done_[static_cast<size_t>(index)].load(std::memory_order_acquire) > step;
-        } else if (!ranks_[0]->Done(step % 2, done, error)) {
+        } else if (!ranks_[0]->Done(GpuFlights::TurnOf(step), done, error)) {
           return false;
         }
         if (!done) Rest(looks);
@@ -399,7 +400,7 @@ class GpuRunner::Impl {
     for (int index = 1; index < Size(); ++index) {
       done = done && done_[static_cast<size_t>(index)].load(std::memory_order_acquire) > finished_;
     }
-    return !done || ranks_[0]->Done(finished_ % 2, done, error);
+    return !done || ranks_[0]->Done(GpuFlights::TurnOf(finished_), done, error);
   }
 
   const GpuRunnerOptions options_;

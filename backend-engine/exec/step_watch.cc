@@ -29,10 +29,9 @@ void StepWatch::Watch() {
   const std::chrono::duration<double> second(options_.second);
   std::unique_lock lock(mutex_);
   while (!wake_.wait_for(lock, second, [this] { return ends_; })) {
-    if (leaves_ || options_.must_end(false)) {
-      if (options_.must_end(leaves_) && ++ending == options_.end_seconds_max) options_.lasts();
-      continue;
-    }
+    const bool must_end = options_.must_end(leaves_);
+    if (must_end && ++ending == options_.end_seconds_max) options_.lasts();
+    if (must_end || leaves_) continue;
     const uint64_t now = running_.load(std::memory_order_acquire);
     seconds = now != 0 && now == watched ? seconds + 1 : 0;
     watched = now;

@@ -11,10 +11,22 @@
 #include <thread>
 #include <vector>
 
+#include "backend-engine/model/weight_plan.h"
 #include "tests/gpu/gpu_clock.h"
 
 namespace penstock::engine {
 namespace {
+
+// What one rank alone takes from a checkpoint: all of it.
+WeightPlan PlanOfAll(const ModelConfig& config) {
+  Shard all;
+  std::string error;
+  if (!MakeShard(config, 0, 1, all, error)) {
+    std::fprintf(stderr, "a checkpoint: %s\n", error.c_str());
+    std::exit(1);
+  }
+  return PlanWeights(config, all);
+}
 
 int64_t AvailableBytes() {
   std::ifstream file("/proc/meminfo");
@@ -45,24 +57,7 @@ void Fill(std::byte* memory, int64_t bytes) {
 }  // namespace
 
 RandomCheckpoint::RandomCheckpoint(const ModelConfig& config) {
-  const int64_t hidden = config.hidden_size, inner = config.intermediate_size;
-  const int64_t q = config.head_count * config.head_dim, kv = config.kv_head_count * config.head_dim;
-  Add("model.embed_tokens.weight", {config.vocab_size, hidden});
-  for (int64_t layer = 0; layer < config.layer_count; ++layer) {
-    const std::string name = "model.layers." + std::to_string(layer) + ".";
-    Add(name + "input_layernorm.weight", {hidden});
-    Add(name + "post_attention_layernorm.weight", {hidden});
-    for (const auto& [part, rows] : {std::pair{"q_proj", q}, {"k_proj", kv}, {"v_proj", kv}}) {
-      Add(name + "self_attn." + part + ".weight", {rows, hidden});
-      if (config.qkv_bias) Add(name + "self_attn." + part + ".bias", {rows});
-    }
-    Add(name + "self_attn.o_proj.weight", {hidden, q});
-    Add(name + "mlp.gate_proj.weight", {inner, hidden});
-    Add(name + "mlp.up_proj.weight", {inner, hidden});
-    Add(name + "mlp.down_proj.weight", {hidden, inner});
-  }
-  Add("model.norm.weight", {hidden});
-  if (!config.tied_embeddings) Add("lm_head.weight", {config.vocab_size, hidden});
+  for (const WeightPart& part : PlanOfAll(config).parts) Add(part.name, part.shape);
   whole_ = bytes_ + bytes_ / 2 < AvailableBytes();
   Map(whole_ ? bytes_ : largest_);
 }
@@ -104,10 +99,12 @@ TensorSource RandomCheckpoint::source() const {
 }
 
 int64_t WeightsOfAStep(const ModelConfig& config) {
-  const int64_t hidden = config.hidden_size;
-  const int64_t heads = 2 * config.head_count + 2 * config.kv_head_count;
-  const int64_t layer = hidden * (heads * config.head_dim + 3 * config.intermediate_size);
-  return config.layer_count * layer + config.vocab_size * hidden;
+  int64_t numbers = 0;
+  for (const WeightTarget& target : PlanOfAll(config).targets) {
+    const bool looked_up = target.role == WeightRole::kEmbeddings && !config.tied_embeddings;
+    if (IsMatrix(target.role) && !looked_up) numbers += target.rows * target.cols;
+  }
+  return numbers;
 }
 
 }  // namespace penstock::engine

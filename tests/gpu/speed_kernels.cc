@@ -33,15 +33,15 @@ class AttentionCase {
         out_(static_cast<size_t>(shape.sequences) * shape.tokens * sizes.heads * sizes.head_dim),
         partial_(Partials() * sizes.head_dim), stats_(Partials() * 2), sequences_(Sequences()),
         table_(Ascending(shape.sequences * blocks_)),
-        decoding_(Ascending(decodes_ ? shape.sequences : 0)), tiles_(Tiles()),
-        tile_count_(static_cast<int32_t>(Tiles().size())) {}
+        decoding_(Ascending(decodes_ ? shape.sequences : 0)), tiles_of_all_(Tiles()),
+        tiles_(tiles_of_all_) {}
 
   cuda::GpuError Run(cuda::Stream stream) {
     const cuda::AttentionCall call{
         qkv_.data(), sizes_.heads, sizes_.kv_heads, sizes_.head_dim, kBlock, 0.088f, keys_.Next(),
         values_.Next(), sequences_.data(), table_.data(), out_.data(), decoding_.data(),
         decodes_ ? shape_.sequences : 0, splits_, partial_.data(), stats_.data(), tiles_.data(),
-        tile_count_};
+        static_cast<int32_t>(tiles_of_all_.size())};
     return decodes_ ? cuda::AttentionDecode(call, stream) : cuda::AttentionPrefill(call, stream);
   }
 
@@ -95,8 +95,8 @@ class AttentionCase {
   GpuArray<float> partial_, stats_;
   GpuArray<cuda::GpuSequence> sequences_;
   GpuArray<int32_t> table_, decoding_;
+  const std::vector<cuda::PrefillTile> tiles_of_all_;
   GpuArray<cuda::PrefillTile> tiles_;
-  const int32_t tile_count_;
 };
 
 }  // namespace
