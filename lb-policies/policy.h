@@ -47,13 +47,14 @@ struct Candidate {
   float slow_start = 1;         // Above 0, up to 1: share of its weight a new backend gets.
 
   float ttft_s = -1;            // Peak-EWMA of the time to first token; negative: no data.
+  float ttft_age_s = -1;        // Of its last observation, for the record; negative: no data.
   float oldest_wait_s = 0;      // Age of the oldest request there without a first token.
 
   Rung rung = Rung::kOwn;       // Of `reported_total` and the figures below it.
   float reported_total = 0;     // Waiting + running on the whole node; for rungs 1 to 3.
   float max_running = 0;        // 0: unknown.
   float kv_used = -1;           // Share of KV blocks in use, 0 to 1; negative: unknown.
-  float report_age_s = 0;       // For the record.
+  float report_age_s = -1;      // For the record; negative: there is none.
 
   float sent_since = 0;         // Sent by this proxy since that report was made.
   float inflight = 0;           // Open there from this proxy, all workers together.

@@ -1,7 +1,7 @@
 """What ./run does once everything is built: three engines and the proxy, one
 question through them, what happened on the way, and where to look next.
 
-usage: quickstart.py [--before-build] [--once] [--ask QUESTION]
+usage: quickstart.py [--before-build] [--once | --ask QUESTION]
 
 --before-build only says whether the ports are free (0), taken (1), or held by
 another ./run of this folder that can be asked (3).
@@ -60,13 +60,13 @@ def require_free_ports():
         other = running_pid()
         if other:
             raise StackError(f"port {port} is in use by the ./run that is up in this folder (process {other}); "
-                             "stop it with Ctrl-C there, or ask it: ./run --once --ask 'What is a river?'")
+                             "stop it with Ctrl-C there, or ask it: ./run --ask 'What is a river?'")
         holder = local_stack.port_holder(port) or "another program"
         raise StackError(f"port {port} is in use by {holder}; stop it and run this again")
 
 
 def before_build(options):
-    if options.ask is not None and options.once and running_pid():
+    if options.ask is not None and running_pid():
         return EXIT_CAN_BE_ASKED
     require_free_ports()
     return 0
@@ -132,7 +132,7 @@ def tell_decision(request_id):
         rows.append([candidate["backend"] + (" *" if candidate["chosen"] else ""),
                      f"{candidate['score']:.3f}", f"{candidate['terms']['latency']:.3f}",
                      f"{candidate['terms']['queue']:.3f}", f"{candidate['reported_total']:g}",
-                     f"{signal_['rung']}, {signal_['age_s'] * 1000:.0f} ms old"])
+                     signal_["rung"] + ("" if signal_["age_s"] is None else f", {signal_['age_s'] * 1000:.0f} ms old")])
     print(f"taken by {decision['chosen']}, the lowest score of {decision['candidate_count']} "
           f"({decision['algorithm']}: 0.6 * latency + 0.4 * queue)")
     print("\n".join(table(rows)))
@@ -228,10 +228,11 @@ def main():
     parser.add_argument("--once", action="store_true")
     parser.add_argument("--ask")
     options = parser.parse_args()
+    options.once = options.once or options.ask is not None
     try:
         if options.before_build:
             return before_build(options)
-        if options.once and options.ask is not None and running_pid():
+        if options.ask is not None and running_pid():
             return 0 if answer_alone(options.ask) else 1
         return serve(options)
     except StackError as error:

@@ -187,6 +187,7 @@ lb::Candidate PoolTable::CandidateOf(const Row& row, MonoTime now) const {
   candidate.slow_start = SlowStartAt(row.ramp_from, now, slow_start_);
   // The faults that opened its breaker would keep the probes away that may close it.
   candidate.ttft_s = row.breaker.state == BreakerState::kHalfOpen ? -1 : row.ttft_s;
+  if (row.latency.seconds >= 0) candidate.ttft_age_s = Seconds(row.latency.idle + now - refreshed_);
   MonoTime oldest = row.oldest_wait;
   // Own waits are exact: the shared figure is as old as the refresh.
   if (row.first_waiting != nullptr) oldest = std::min(oldest, row.first_waiting->sent_);

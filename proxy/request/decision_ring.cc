@@ -52,6 +52,11 @@ std::string_view RungName(lb::Rung rung) {
 // Three decimals: enough to follow the sum, short enough to read.
 double Round(float value) { return static_cast<int64_t>(value * 1000.0 + (value < 0 ? -0.5 : 0.5)) / 1000.0; }
 
+// What is negative is not known.
+nlohmann::ordered_json IfKnown(float value) {
+  return value < 0 ? nlohmann::ordered_json() : nlohmann::ordered_json(Round(value));
+}
+
 nlohmann::ordered_json ToJson(const DecisionRecord::Entry& entry, bool chosen) {
   const lb::Candidate& c = entry.candidate;
   nlohmann::ordered_json out{
@@ -65,7 +70,7 @@ nlohmann::ordered_json ToJson(const DecisionRecord::Entry& entry, bool chosen) {
         {"prefix", Round(entry.terms.prefix)}}},
       {"t_s", Round(entry.terms.t_s)},
       {"u", Round(entry.terms.u)},
-      {"signal", {{"rung", RungName(c.rung)}, {"age_s", Round(c.report_age_s)}}},
+      {"signal", {{"rung", RungName(c.rung)}, {"age_s", IfKnown(c.report_age_s)}}},
       {"reported_total", Round(c.reported_total)},
       {"sent_since", Round(c.sent_since)},
       {"inflight", Round(c.inflight)},
@@ -73,8 +78,9 @@ nlohmann::ordered_json ToJson(const DecisionRecord::Entry& entry, bool chosen) {
       {"weight", Round(c.weight)},
       {"slow_start", Round(c.slow_start)},
       {"oldest_wait_s", Round(c.oldest_wait_s)}};
-  out["ttft_s"] = c.ttft_s < 0 ? nlohmann::ordered_json() : nlohmann::ordered_json(Round(c.ttft_s));
-  out["kv_used"] = c.kv_used < 0 ? nlohmann::ordered_json() : nlohmann::ordered_json(Round(c.kv_used));
+  out["ttft_s"] = IfKnown(c.ttft_s);
+  out["ttft_age_s"] = IfKnown(c.ttft_age_s);
+  out["kv_used"] = IfKnown(c.kv_used);
   return out;
 }
 

@@ -203,4 +203,4 @@ class MeetingTest(ProcessesTest):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    stack.main()

@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 import subprocess
+import time
 
 from tests.support.fake_backend import FakeBackend
 from tests.support.stack import ROOT, StackTest, main, request, wait_until
@@ -107,6 +108,10 @@ class ReadingTest(AdminTest):
 
     def test_a_decision_can_be_looked_up_by_its_request(self):
         self.start()
+        self.proxy.chat("hello?", temperature=1, max_tokens=1)
+        wait_until(lambda: any(self.backend(name)["ttft_s"] for name in self.proxy.engine_addresses),
+                   "a first token is known", 10)
+        time.sleep(0.1)  # A worker looks at it every 50 ms.
         self.proxy.chat("why there?", headers={"x-request-id": "why-1"}, temperature=1, max_tokens=1)
         found = self.proxy.admin("/decisions/why-1")["decisions"]
         self.assertEqual(len(found), 1)
@@ -118,6 +123,12 @@ class ReadingTest(AdminTest):
             terms = candidate["terms"]
             self.assertAlmostEqual(candidate["score"], 0.6 * terms["latency"] + 0.4 * terms["queue"], places=2)
             self.assertIn(candidate["signal"]["rung"], ("push", "piggyback", "poll", "own"))
+            self.assertEqual(candidate["ttft_age_s"] is None, candidate["ttft_s"] is None)
+            self.assertEqual(candidate["signal"]["age_s"] is None, candidate["signal"]["rung"] == "own")
+        ages = [(c["ttft_age_s"], c["signal"]["age_s"]) for c in decision["candidates"] if c["ttft_s"] is not None]
+        self.assertTrue(ages)
+        for ttft, report in ages:
+            self.assertTrue(0 <= ttft < 60 and 0 <= report < 5, ages)
         # A cached answer had no choice; the ring forgets the oldest.
         self.assertEqual(self.get("/decisions/never").status, 404)
         for number in range(160):

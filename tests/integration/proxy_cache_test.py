@@ -157,6 +157,14 @@ class ReplayTest(CacheTest):
             self.ask(chat("hello?", temperature=1, top_k=1))
         self.assertEqual(self.count(), 7)
 
+    def test_a_policy_may_keep_what_is_not_deterministic(self):
+        self.start(policy=POLICY + "    only_deterministic: false\n")
+        sampled = chat("hello?", temperature=0.7)
+        first, second = self.ask(sampled), self.ask(sampled)
+        self.assertEqual(first.json(), second.json())
+        self.assertIn("hit", second.header("cache-status"))
+        self.assertEqual((self.count(), self.lookups("hit")), (1, 1))
+
     def test_errors_and_broken_answers_are_not_kept(self):
         def cut(request):
             request.begin_events()
@@ -219,6 +227,8 @@ class ReplayTest(CacheTest):
         self.ask()
         self.proxy.admin("/cache/flush", "POST")
         self.assertEqual(self.proxy.admin("/cache")["caches"][0]["entries"], 0)
+        with open(self.proxy.proxy.log, encoding="utf-8") as log:
+            self.assertIn("flush", log.read())
         self.assertIn("fwd=uri-miss", self.ask().header("cache-status"))
         self.assertEqual(self.count(), 2)
 

@@ -114,6 +114,22 @@ class HealthAndTrafficTest(FleetTest):
         self.assertLess(max(shares), 0.6, shares)     # No herd at the first of them.
 
 
+class PiggybackTest(StackTest):
+    def test_an_engines_answers_tell_its_load_where_nothing_is_pushed(self):
+        self.proxy = self.stack(engines=1, policy=POLICY % "    load_reports: {push: false}\n")
+
+        def shown():
+            return self.proxy.admin("/backends")["pools"][0]["backends"][0]
+
+        self.assertEqual(shown()["rung"], "own")     # Nobody has said anything.
+        self.assertEqual(self.proxy.chat("hello?", max_tokens=4).status, 200)
+        wait_until(lambda: shown()["rung"] == "piggyback", "what came with the answer is used", 10)
+        self.assertEqual(self.proxy.chat("hello?", max_tokens=5, headers={"x-request-id": "told"}).status, 200)
+        candidate = self.proxy.admin("/decisions/told")["decisions"][0]["candidates"][0]
+        self.assertEqual(candidate["signal"]["rung"], "piggyback")
+        self.assertGreater(candidate["max_running"], 0)
+
+
 class LoadReportTest(FleetTest):
     POLLED = "health_check: {enabled: false}\nload_reports: {poll: 100ms}"
 

@@ -77,6 +77,7 @@ class ServiceTest : public ::testing::Test {
     opened_.emplace(*std::move(opened));
     EngineOptions options = setup_.engine;
     options.max_length = opened_->model.max_length;
+    runner_ = opened_->runner.get();
     engine_ = std::make_unique<Engine>(std::move(opened_->runner), options, service_->sink(),
                                        service_->on_load());
     absl::Status ready = absl::UnknownError("never ready");
@@ -164,6 +165,7 @@ class ServiceTest : public ::testing::Test {
   std::unique_ptr<HttpServer> server_;
   std::optional<Service> service_;
   std::unique_ptr<Engine> engine_;
+  Runner* runner_ = nullptr;  // The engine's.
 };
 
 }  // namespace penstock::engine

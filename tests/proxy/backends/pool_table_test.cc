@@ -370,8 +370,12 @@ TEST(PoolTable, TheFirstTokenOfAStreamIsLearntFrom) {
   EXPECT_FLOAT_EQ(world.Of(0).oldest_wait_s, 0.25f);
   world.table.FirstToken(attempt, world.now);
   EXPECT_FLOAT_EQ(world.Of(0).oldest_wait_s, 0);
+  EXPECT_LT(world.Of(0).ttft_age_s, 0);
   world.Wait(PoolTable::kRefresh);
   EXPECT_FLOAT_EQ(world.Of(0).ttft_s, 0.25f);
+  EXPECT_NEAR(world.Of(0).ttft_age_s, 1.0 * PoolTable::kRefresh / kSecond, 0.002);
+  world.Wait(PoolTable::kRefresh / 2);  // The figure is as it was, only older.
+  EXPECT_NEAR(world.Of(0).ttft_age_s, 1.5 * PoolTable::kRefresh / kSecond, 0.002);
 }
 
 TEST(PoolTable, TheOldestOfSeveralWaitsCounts) {

@@ -74,7 +74,9 @@ TEST_F(Decisions, AFigureThatIsNotKnownIsNullAndNeverZero) {
   Add(ring, "r1", {1});
   const Json candidate = Find(ring, "r1")[0]["candidates"][0];
   EXPECT_TRUE(candidate["ttft_s"].is_null());
+  EXPECT_TRUE(candidate["ttft_age_s"].is_null());
   EXPECT_TRUE(candidate["kv_used"].is_null());
+  EXPECT_TRUE(candidate["signal"]["age_s"].is_null());
 }
 
 TEST_F(Decisions, OfManyCandidatesTheChosenOneAndTheBestAreKept) {
