@@ -82,6 +82,8 @@ Server::~Server() {
 absl::Status Server::Run() {
   RETURN_IF_ERROR(Begin());
   loop_->Run();
+  signals_.clear();
+  Loop::IgnoreStopSignals();
   for (auto& worker : workers_) worker->Stop();
   LogInfo("stopped");
   return absl::OkStatus();

@@ -31,11 +31,14 @@ class Follower {
   }
 
   int Run() {
-    const auto terminate = loop_->OnSignal(SIGTERM, [this] { OnStopSignal(); });
-    const auto interrupt = loop_->OnSignal(SIGINT, [this] { OnStopSignal(); });
+    auto terminate = loop_->OnSignal(SIGTERM, [this] { OnStopSignal(); });
+    auto interrupt = loop_->OnSignal(SIGINT, [this] { OnStopSignal(); });
     loading_shown_.Begin();
     thread_ = std::thread([this, now = loop_->wall_now()] { LoadAndFollow(now); });
     loop_->Run();
+    terminate.reset();
+    interrupt.reset();
+    Loop::IgnoreStopSignals();
     return exit_status_;
   }
 

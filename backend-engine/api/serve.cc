@@ -126,11 +126,14 @@ int Process::Run() {
     PrintError(S(status.message()));
     return 1;
   }
-  const auto terminate = loop_->OnSignal(SIGTERM, [this] { OnStopSignal(); });
-  const auto interrupt = loop_->OnSignal(SIGINT, [this] { OnStopSignal(); });
+  auto terminate = loop_->OnSignal(SIGTERM, [this] { OnStopSignal(); });
+  auto interrupt = loop_->OnSignal(SIGINT, [this] { OnStopSignal(); });
   loading_shown_.Begin();
   loader_ = std::thread([this] { Load(); });
   loop_->Run();
+  terminate.reset();
+  interrupt.reset();
+  Loop::IgnoreStopSignals();
   return exit_status_;
 }
 

@@ -279,6 +279,10 @@ std::unique_ptr<Loop::SignalWatch> UvLoop::OnSignal(int signal, Task task) {
   return std::make_unique<UvSignalWatch>(*this, signal, std::move(task));
 }
 
+void Loop::IgnoreStopSignals() {
+  for (const int number : {SIGTERM, SIGINT}) signal(number, SIG_IGN);
+}
+
 void UvLoop::Offload(Task work, Task done) {
   auto* offload = new OffloadRequest{{}, this, std::move(work), std::move(done)};
   offload->request.data = offload;

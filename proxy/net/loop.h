@@ -87,6 +87,9 @@ class Loop {
     virtual ~SignalWatch() = default;
   };
   virtual std::unique_ptr<SignalWatch> OnSignal(int signal, Task task) = 0;
+  // For a process on its way out, once its watches are gone: a SIGTERM or SIGINT that
+  // comes late would end it by signal, with what is left to do undone.
+  static void IgnoreStopSignals();
 
   // Runs `work` on a thread beside the loop and then `done` on the loop.
   virtual void Offload(Task work, Task done) = 0;

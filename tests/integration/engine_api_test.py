@@ -232,6 +232,13 @@ class ProcessTest(EngineTest):
         self.assertEqual(lines.count(b"\r\n0\r\n\r\n"), 3, lines)
         self.assertEqual(self.engines.engines[0].wait(10), 0)
 
+    def test_asked_to_end_again_and_again_it_ends_well(self):
+        self.engine(device="emulated", more=["--timing", "instant"])
+        engine = self.engines.engines[0]
+        while engine.ended() is None:
+            engine.send(signal.SIGTERM)
+        self.assertEqual(engine.ended(), 0)
+
     def test_what_does_not_end_in_time_is_cut_and_never_ends_cleanly(self):
         self.engine(device="emulated", more=["--timing", "v100", "--speed", "0.2", "--drain-seconds", "1"])
         body = chat("What is a turbine?", stream=True, max_tokens=400)

@@ -108,7 +108,8 @@ class ReadingTest(AdminTest):
 
     def test_a_decision_can_be_looked_up_by_its_request(self):
         self.start()
-        self.proxy.chat("hello?", temperature=1, max_tokens=1)
+        with self.proxy.stream("hello?", temperature=1, max_tokens=1) as stream:
+            self.assertTrue(list(stream))
         wait_until(lambda: any(self.backend(name)["ttft_s"] for name in self.proxy.engine_addresses),
                    "a first token is known", 10)
         time.sleep(0.1)  # A worker looks at it every 50 ms.

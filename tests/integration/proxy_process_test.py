@@ -160,6 +160,14 @@ class LogTest(ProcessTest):
         self.proxy.proxy.send(signal.SIGTERM)
         self.assertEqual(self.proxy.proxy.wait(patient(15)), 0)
 
+    def test_asked_to_end_again_and_again_it_ends_well(self):
+        self.start(start=False)
+        for _ in range(20):  # What is left to do by then takes a moment.
+            process = self.proxy.start_proxy()
+            while process.ended() is None:
+                process.send(signal.SIGTERM)
+            self.assertEqual(process.ended(), 0)
+
     def test_a_standard_error_that_nobody_reads_costs_lines_and_blocks_nobody(self):
         self.start(start=False)
         reader, writer = os.pipe()
