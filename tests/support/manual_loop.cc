@@ -8,7 +8,7 @@
 
 namespace penstock {
 namespace {
-constexpr int kStepsMax = 10'000'000;   // More in one instant is a loop that never ends.
+constexpr int kTurnsMax = 10'000'000;   // More in one instant is a loop that never ends.
 }
 
 class MemoryListener final : public Listener {
@@ -121,7 +121,7 @@ class ManualSignalWatch final : public Loop::SignalWatch {
   std::multimap<int, ManualSignalWatch*>::iterator place_;
 };
 
-bool MemoryNetwork::Step() {
+bool MemoryNetwork::Turn() {
   bool moved = false;
   for (ManualLoop* const loop : loops_) {
     if (loop->before_wait_) loop->before_wait_();
@@ -136,7 +136,7 @@ bool MemoryNetwork::Step() {
 }
 
 void MemoryNetwork::RunUntilIdle() {
-  for (int steps = 0; Step(); ++steps) CHECK(steps < kStepsMax, "something never comes to rest");
+  for (int turns = 0; Turn(); ++turns) CHECK(turns < kTurnsMax, "something never comes to rest");
 }
 
 MonoTime MemoryNetwork::NextDeadline() const {

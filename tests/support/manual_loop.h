@@ -21,6 +21,9 @@ class MemoryNetwork {
  public:
   static constexpr MonoTime kStart = 1000 * kSecond;
 
+  // One turn: what loops leave for its beginning, then one delivery to each end of each
+  // connection. False: nothing happened.
+  bool Turn();
   // Runs everything that can happen now, in a fixed order.
   void RunUntilIdle();
   // Moves time on, stopping at every deadline on the way.
@@ -47,7 +50,6 @@ class MemoryNetwork {
     std::shared_ptr<MemoryLink> link;
   };
 
-  bool Step();
   MonoTime NextDeadline() const;
 
   MonoTime now_ = kStart;

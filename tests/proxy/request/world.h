@@ -162,4 +162,17 @@ inline BackendState& StateOf(World& world, size_t index) {
   return world.fleet->pools[0]->backends[index]->state;
 }
 
+// The backend that holds a request now. REQUIRES: exactly one does.
+inline ScriptedBackend& Holder(World& world) {
+  ScriptedBackend* holder = nullptr;
+  for (const auto& backend : world.backends) {
+    for (const auto& conn : backend->conns) {
+      if (conn->ended || !conn->heard.empty()) continue;
+      if (backend->requests > 0 && backend->conns.back() == conn) holder = backend.get();
+    }
+  }
+  EXPECT_NE(holder, nullptr);
+  return *holder;
+}
+
 }  // namespace penstock
