@@ -1,6 +1,7 @@
 """Fleets with one backend that is slow, that lies about its load or its health, or
 that comes and goes: where a real proxy sends requests then."""
 
+import collections
 import concurrent.futures
 import json
 import threading
@@ -8,7 +9,7 @@ import time
 
 from tests.support.fake_backend import FakeBackend
 from tests.support.load import Load
-from tests.support.stack import StackTest, main, wait_until
+from tests.support.stack import StackTest, main, request, wait_until
 
 POLICY = """\
 version: v1
@@ -112,6 +113,25 @@ class HealthAndTrafficTest(FleetTest):
         wait_until(lambda: self.proxy.metric("penstock_backends", state="healthy") == 3, "all are back")
         shares = self.shares(2)
         self.assertLess(max(shares), 0.6, shares)     # No herd at the first of them.
+
+
+class EmulatedNodesTest(StackTest):
+    def test_ten_nodes_of_timing_alone_share_the_load_of_two_cores(self):
+        node = {"device": "emulated", "ranks": 1, "more": ("--timing", "v100", "--speed", "2")}
+        stack = self.stack(engines=[node] * 10, policy=POLICY % "")
+        stack.wait_for_reports()
+        for address in stack.engine_addresses:
+            self.assertIn("emulated", request(address, "GET", "/health").body.decode())
+            self.assertIn("emulated", request(address, "GET", "/load").json()["model"])
+        with Load(stack.proxy_address, clients=40, tokens=4) as load:
+            time.sleep(8)
+        outcomes = load.stop()
+        self.assertEqual([o.error for o in outcomes if o.error], [])
+        counts = collections.Counter(o.backend for o in outcomes)
+        fair = len(outcomes) / 10
+        self.assertEqual(len(counts), 10, counts)
+        # One that a busy machine held up gets less for a while.
+        self.assertTrue(all(0.1 * fair < count < 2 * fair for count in counts.values()), counts)
 
 
 class PiggybackTest(StackTest):
