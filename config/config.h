@@ -36,8 +36,8 @@ struct Server {
   absl::Duration keep_alive_timeout = absl::Seconds(75);   // Idle client connection.
   absl::Duration tls_handshake_timeout = absl::Seconds(10);
   absl::Duration drain_delay = absl::ZeroDuration();       // After SIGTERM: not ready, but serving.
-  absl::Duration drain_timeout = absl::Seconds(30);        // After that: requests.
-  absl::Duration drain_stream_timeout = absl::Seconds(120);  // After that: streams.
+  absl::Duration drain_timeout = absl::Seconds(30);        // After that: whole answers.
+  absl::Duration drain_stream_timeout = absl::Seconds(120);  // From the same moment on: streams.
   PathNormalization path_normalization = PathNormalization::kNormalize;
   Forwarding forwarding;
   Limits limits;

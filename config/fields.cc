@@ -229,9 +229,9 @@ constexpr Field kServerTimeoutFields[] = {
     Time<&Server::drain_delay>("drain_delay",
                                "After SIGTERM: not ready, but serving still, for balancers to notice.",
                                0),
-    Time<&Server::drain_timeout>("drain", "After that: how long requests may still run.", 0),
+    Time<&Server::drain_timeout>("drain", "After that: how long whole answers may still run.", 0),
     Time<&Server::drain_stream_timeout>(
-        "drain_streams", "After that: how long streaming answers may still run.", 0),
+        "drain_streams", "How long streaming answers may, from the same moment on; at least drain.", 0),
 };
 constexpr Section kServerTimeouts = {.fields = kServerTimeoutFields};
 
@@ -553,7 +553,8 @@ constexpr Section kCache = {.fields = kCacheFields, .where = Where<Cache>};
 
 constexpr Field kObservabilityFields[] = {
     Text<&Observability::access_log>("access_log", "stdout, off, or a file; JSON, one line each."),
-    Count<&Observability::decisions>("decisions", "Decision records kept for /decisions.", 0, 1e6),
+    Count<&Observability::decisions>(
+        "decisions", "Decision records kept for /decisions, an equal share by each worker.", 0, 1e6),
 };
 constexpr Section kObservability = {.fields = kObservabilityFields};
 

@@ -293,8 +293,12 @@ void CheckVersion(const YamlNode& root, std::vector<Diagnostic>& diagnostics) {
   }
 }
 
-void FillIn(Config& config) {
-  if (config.server.listeners.empty()) config.server.listeners.emplace_back();
+void FillIn(Config& config, const Locations& where) {
+  auto& listeners = config.server.listeners;
+  if (listeners.empty()) listeners.emplace_back();
+  for (size_t i = 1; i < listeners.size(); ++i) {  // The first one's name has a default.
+    if (!where.contains(fmt::format("server.listeners[{}].name", i))) listeners[i].name = listeners[i].address;
+  }
   for (Pool& pool : config.pools) {
     for (Backend& backend : pool.backends) {
       if (backend.name.empty()) backend.name = backend.address;
@@ -324,7 +328,7 @@ void ParseInto(std::string_view text, const Outside& outside, PolicyFile& file,
   }
   if (root.kind == YamlNode::Kind::kMap) CheckVersion(root, diagnostics);
   Reader(file.file, outside, diagnostics, result.where).ReadSection(FileSection(), root, &file, "");
-  FillIn(file);
+  FillIn(file, result.where);
   // Rules across fields need fields: half a config would break most of them.
   if (!HasErrors(diagnostics)) Validate(file, result.where, diagnostics);
 }

@@ -35,7 +35,8 @@ bool Reaches(const HostPort& address, const HostPort& listener) {
   if (address.port != listener.port || listener.port == "0") return false;
   return address.host == listener.host ||
          (IsEveryAddress(listener.host) &&
-          (IsLoopback(address.host) || IsEveryAddress(address.host)));
+          (IsLoopback(address.host) || IsEveryAddress(address.host))) ||
+         (address.host == "localhost" && IsLoopback(listener.host));
 }
 
 // RFC 9110 5.6.2, without what only makes names hard to read.
@@ -138,6 +139,10 @@ class Validator {
     }
     if (limits.request_body > limits.buffered_bytes) {
       Error("server.limits.request_body", "is more than buffered_bytes, so no such body would fit");
+    }
+    if (server.drain_stream_timeout < server.drain_timeout) {
+      Error("server.timeouts.drain_streams",
+            "is less than drain; everything is cut then, whole answers too, which have until drain");
     }
   }
 

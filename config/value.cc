@@ -11,6 +11,7 @@
 #include "config/field.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
+#include "proxy/base/ip.h"
 #include "proxy/base/suggest.h"
 
 namespace penstock::config {
@@ -156,6 +157,9 @@ std::string CheckAddress(const Field& field, std::string_view text) {
   if (host.empty()) return fmt::format("\"{}\" has no host; write it like {}", text, example);
   if (v6 ? !IsWord(host.substr(1, host.size() - 2), ":.%-") : !IsWord(host, ".-_")) {
     return fmt::format("\"{}\" is not HOST:PORT; write it like {}", text, example);
+  }
+  if (bind && !ParseIp(v6 ? host.substr(1, host.size() - 2) : host)) {
+    return fmt::format("\"{}\" is not an IP address; a listener needs one, like {}", host, example);
   }
   const auto port = ParseDecimal(text.substr(colon + 1));
   if (!port || *port != std::floor(*port) || *port > 65535 || (*port == 0 && !bind)) {
@@ -321,8 +325,9 @@ std::string DescribeKind(const Field& field) {
     case Kind::kPath:
       return "path";
     case Kind::kAddress:
-    case Kind::kBindAddress:
       return "HOST:PORT";
+    case Kind::kBindAddress:
+      return "IP:PORT";
     case Kind::kFlag:
       return "true or false";
     case Kind::kCount:

@@ -222,7 +222,10 @@ YamlNode ReadYaml(std::string_view text, std::vector<Diagnostic>& diagnostics) {
     }
     return root;
   } catch (const YAML::Exception& error) {
-    diagnostics.push_back({.where = At(error.mark), .message = "not YAML: " + error.msg});
+    diagnostics.push_back(
+        {.where = At(error.mark),
+         .message = fmt::format("not YAML: {}; look at quotes, brackets and indentation (spaces alone) there and above",
+                                error.msg)});
   } catch (const std::exception& error) {
     diagnostics.push_back({.message = fmt::format("not YAML: {}", error.what())});
   }

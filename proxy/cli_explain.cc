@@ -1,5 +1,6 @@
 // explain: what the proxy would do with a request, in the proxy's own words: the
 // route table and the effective policy are those that `serve` works with.
+#include <algorithm>
 #include <variant>
 
 #include "config/show.h"
@@ -81,11 +82,22 @@ int RunExplain(const ExplainQuery& query, std::ostream& out, std::ostream& err) 
   if (!result.ok()) return kExitWrong;
   const bool inference = IsInferencePath(query.method, query.path);
   const RouteTable routes(*result.config);
+  const bool lists_models = std::ranges::any_of(
+      result.config->pools, [](const config::Pool& pool) { return !pool.models.empty(); });
+  if (query.method == "GET" && lists_models &&
+      (query.path == "/v1/models" || query.path.starts_with("/v1/models/"))) {
+    out << fmt::format("GET {}\nanswered by the proxy itself, to everybody: the models of all pools\n", query.path);
+    return kExitOk;
+  }
+  if (inference && query.model.empty()) {
+    out << fmt::format("{} {}\nno route: the proxy answers 400, the body has to name a model (--model)\n",
+                       query.method, query.path);
+    return kExitNoRoute;
+  }
   const auto found = routes.Find(query.path, inference ? query.model : "");
   out << fmt::format("{} {}{}\n", query.method, query.path,
-                     !inference            ? " (not inference: the body streams, no model is read)"
-                     : query.model.empty() ? ""
-                                           : " for model " + query.model);
+                     inference ? " for model " + query.model
+                               : " (not inference: the body streams, no model is read)");
   if (const auto* none = std::get_if<RouteTable::NoMatch>(&found)) {
     out << fmt::format("no route: {}\n", none->message);
     return kExitNoRoute;

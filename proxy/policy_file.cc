@@ -102,6 +102,12 @@ bool NamedFiles::Changed(const config::Outside& outside) const {
   return false;
 }
 
+size_t NamedFiles::Now(const config::Outside& outside) const {
+  std::string all;
+  for (const auto& [path, hash] : seen_) all += fmt::format("{} ", HashOf(outside.read_file(path)));
+  return std::hash<std::string>()(all);
+}
+
 config::ParseResult LoadPolicyFile(const std::string& path) {
   if (path != "-") return CheckFiles(CheckPolicies(config::LoadFile(path)), config::RealOutside());
   std::string text(config::kFileBytesMax + 1, '\0');  // One more, so that too long shows.
@@ -111,8 +117,16 @@ config::ParseResult LoadPolicyFile(const std::string& path) {
 }
 
 config::ParseResult ParsePolicyText(std::string_view text, std::string_view file_name,
-                                    const config::Outside& outside) {
-  return CheckFiles(CheckPolicies(config::Parse(text, file_name, outside)), outside);
+                                    const config::Outside& outside, const config::Outside& certificates) {
+  return CheckFiles(CheckPolicies(config::Parse(text, file_name, outside)), certificates);
+}
+
+absl::Status At(const config::Config& config, const config::Locations& where, std::string_view path,
+                const absl::Status& status) {
+  return absl::Status(status.code(), config::ToString({.file = config.file,
+                                                       .where = config::Find(where, path),
+                                                       .path = std::string(path),
+                                                       .message = std::string(status.message())}));
 }
 
 }  // namespace penstock

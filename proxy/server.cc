@@ -68,6 +68,7 @@ Server::~Server() {
   heir_watch_.reset();
   file_timer_.Cancel();
   look_timer_.Cancel();
+  named_timer_.Cancel();
   reload_timer_.Cancel();
   warm_timer_.Cancel();
   drain_timer_.Cancel();
@@ -94,7 +95,7 @@ absl::Status Server::Begin() {
   absl::StatusOr<config::ParseResult> parsed = FirstPolicy();
   if (!parsed.ok()) return parsed.status();
   for (const config::Diagnostic& warning : parsed->diagnostics) LogWarn("{}", config::ToString(warning));
-  RETURN_IF_ERROR(Start(*std::move(parsed->config)));
+  RETURN_IF_ERROR(Start(*std::move(parsed->config), parsed->where));
   if (start_error_.empty()) {
     KeepCopy();
   } else {
@@ -116,19 +117,20 @@ void Server::WatchSignals() {
   signals_.push_back(loop_->OnSignal(SIGUSR2, [this] { SpawnHeir(); }));
 }
 
-absl::Status Server::Start(config::Config config) {
+absl::Status Server::Start(config::Config config, const config::Locations& where) {
   descriptors_ = RaiseDescriptorLimit();
   RETURN_IF_ERROR(Inherit());
-  absl::StatusOr<std::shared_ptr<AccessLog>> log = AccessLogFor(config.observability);
+  absl::StatusOr<std::shared_ptr<AccessLog>> log = AccessLogFor(config, where);
   if (!log.ok()) return log.status();
   UseAccessLog(*std::move(log));
   MakeWorkers(config);
   control_ = Control::Create(*loop_, random_.Next());
-  absl::StatusOr<ListenerPlan> plan = PlanListeners(config);
+  absl::StatusOr<ListenerPlan> plan = PlanListeners(config, where);
   if (!plan.ok()) return plan.status();
   RETURN_IF_ERROR(tls_.Use(config, loop_->wall_now()));
   auto shared = std::make_shared<const config::Config>(std::move(config));
   Install(shared);
+  TakeOperatorWords();
   policy_.accepted = 0;  // The first file is no reload.
   Carry(*std::move(plan), *shared);
   inherited_.clear();    // What this file has no use for.
@@ -141,7 +143,7 @@ void Server::MakeWorkers(const config::Config& config) {
   const uint32_t count = WorkerCount(config);
   for (uint32_t i = 0; i < count; ++i) {
     workers_.push_back(std::make_unique<Worker>(seams_.make_loop(), i, random_.Next(), totals_,
-                                                config.observability.decisions / count));
+                                                (config.observability.decisions + count - 1) / count));
   }
 }
 

@@ -70,7 +70,7 @@ class Server {
   };
 
   // server.cc
-  absl::Status Start(config::Config config);
+  absl::Status Start(config::Config config, const config::Locations& where);
   void MakeWorkers(const config::Config& config);
   bool BackendsKnown() const;
   void Warm();
@@ -78,8 +78,9 @@ class Server {
   void WatchSignals();
 
   // server_listeners.cc
-  absl::StatusOr<ListenerPlan> PlanListeners(const config::Config& config);
+  absl::StatusOr<ListenerPlan> PlanListeners(const config::Config& config, const config::Locations& where);
   absl::StatusOr<std::vector<ListeningSocket>> OpenSockets(const std::string& address, size_t count);
+  bool HoldsPort(uint16_t port) const;
   void Carry(ListenerPlan plan, const config::Config& config);
   void GiveToWorkers(const OpenListener& listener);
   void LimitConnections(const config::Config& config);
@@ -92,11 +93,13 @@ class Server {
   absl::StatusOr<config::ParseResult> FirstPolicy();
   void KeepCopy();
   void WatchFile();
-  void LookAtFile(const std::string& seen);
+  void LookAtFile(bool again);
+  void LookAtNamedFiles(size_t seen);
   void AskForReload(const char* why);
   void TryReload(const char* why);
   void SayWhatNeedsARestart(const config::Config& next) const;
-  absl::StatusOr<std::shared_ptr<AccessLog>> AccessLogFor(const config::Observability& settings) const;
+  absl::StatusOr<std::shared_ptr<AccessLog>> AccessLogFor(const config::Config& config,
+                                                          const config::Locations& where) const;
   void UseAccessLog(std::shared_ptr<AccessLog> next);
   void DropOldLogs();
 
@@ -114,6 +117,8 @@ class Server {
   void ServeHeir(TakeoverChannel channel);
   void OnHeirSpoke();
   bool SendKeys();
+  void SendOperatorWords();
+  void TakeOperatorWords();
   void HandOver();
 
   // server_admin.cc
@@ -140,8 +145,10 @@ class Server {
   OverloadWatch overload_;
   std::unique_ptr<Admin> admin_;
   PolicyStatus policy_;
-  std::string policy_text_;           // Of the file that was last looked at.
-  NamedFiles named_files_;            // Of that one.
+  std::optional<std::string> policy_text_;  // Of the file that was last read; none: it cannot be.
+  std::optional<std::string> looked_at_;    // Of one that may be about to change.
+  NamedFiles key_files_;              // Of the one that was last read.
+  NamedFiles certificate_files_;      // Likewise.
   std::string start_error_;           // Not empty: why the start was that of the last good copy.
   std::vector<std::weak_ptr<const config::Config>> generations_;
   MonoTime last_reload_ = 0;
@@ -162,12 +169,13 @@ class Server {
 
   // Of the process before: sockets by the address that its policy file calls them by.
   std::map<std::string, std::vector<ListeningSocket>> inherited_;
+  std::vector<OperatorWord> inherited_words_;
   TakeoverChannel predecessor_;       // Told once we are live.
   TakeoverChannel offer_;             // Where the next process may ask.
   TakeoverChannel heir_;              // The one that has asked.
   bool heir_fed_ = false;
 
-  TimerQueue::Timer file_timer_, look_timer_, reload_timer_, warm_timer_, drain_timer_;
+  TimerQueue::Timer file_timer_, look_timer_, named_timer_, reload_timer_, warm_timer_, drain_timer_;
   std::unique_ptr<Loop::ReadableWatch> offer_watch_, heir_watch_;
   std::vector<std::unique_ptr<Loop::SignalWatch>> signals_;
 };

@@ -26,7 +26,9 @@ absl::StatusOr<std::vector<ListeningSocket>> Server::OpenSockets(const std::stri
   }
   while (sockets.size() < count) {
     if (!sockets.empty()) address = sockets.front().address();
-    absl::StatusOr<ListeningSocket> socket = seams_.open_socket(*address, sockets.empty());
+    // Beside a listener of ours that has the port on another address, and is about to go.
+    const bool alone = sockets.empty() && !HoldsPort(address->port());
+    absl::StatusOr<ListeningSocket> socket = seams_.open_socket(*address, alone);
     // One that was passed on may share its port with none: its connections are shared.
     if (!socket.ok() && !sockets.empty()) socket = sockets.front().Duplicate();
     if (!socket.ok()) return socket.status();
@@ -35,7 +37,16 @@ absl::StatusOr<std::vector<ListeningSocket>> Server::OpenSockets(const std::stri
   return sockets;
 }
 
-absl::StatusOr<Server::ListenerPlan> Server::PlanListeners(const config::Config& config) {
+bool Server::HoldsPort(uint16_t port) const {
+  const auto has = [port](const std::vector<ListeningSocket>& sockets) {
+    return !sockets.empty() && sockets.front().address().port() == port;
+  };
+  return std::ranges::any_of(listeners_, [&](const OpenListener& open) { return has(open.sockets); }) ||
+         std::ranges::any_of(inherited_, [&](const auto& passed) { return has(passed.second); });
+}
+
+absl::StatusOr<Server::ListenerPlan> Server::PlanListeners(const config::Config& config,
+                                                           const config::Locations& where) {
   ListenerPlan plan;
   for (size_t i = 0; i < config.server.listeners.size(); ++i) {
     const config::Listener& settings = config.server.listeners[i];
@@ -48,7 +59,9 @@ absl::StatusOr<Server::ListenerPlan> Server::PlanListeners(const config::Config&
       continue;
     }
     auto sockets = OpenSockets(settings.address, workers_.size());
-    if (!sockets.ok()) return sockets.status();
+    if (!sockets.ok()) {
+      return At(config, where, fmt::format("server.listeners[{}].address", i), sockets.status());
+    }
     plan.fresh.push_back({next_listener_++, settings, *std::move(sockets)});
   }
   const std::string& admin = config.server.admin_address;
@@ -59,7 +72,7 @@ absl::StatusOr<Server::ListenerPlan> Server::PlanListeners(const config::Config&
       inherited_.erase(found);
     } else {
       auto sockets = OpenSockets(admin, 1);
-      if (!sockets.ok()) return sockets.status();
+      if (!sockets.ok()) return At(config, where, "server.admin.address", sockets.status());
       plan.admin = std::move(sockets->front());
     }
   }

@@ -75,10 +75,9 @@ std::shared_ptr<Snapshot> Server::MakeSnapshot(uint32_t worker) {
         if (settings.name == pool->settings.cache) only_deterministic = settings.only_deterministic;
       }
     }
-    const size_t queue_max = (pool->settings.queue.max + workers_.size() - 1) / workers_.size();
     snapshot->pools.push_back(std::make_unique<PoolContext>(
         pool, worker, random_.Next(), workers_[worker]->metrics(), *std::move(policy),
-        std::move(cache), i, queue_max));
+        std::move(cache), i));
     snapshot->pools.back()->cache_only_deterministic = only_deterministic;
   }
   return snapshot;
@@ -108,8 +107,8 @@ void Server::UpdateCaches(const config::Config& config) {
 // A file that is being written is not read in the middle: it has to say the same twice.
 void Server::WatchFile() {
   file_timer_ = loop_->timers().After(kFileTick, [this] {
-    LookAtFile("");
-    if (!policy_.last_reload_ok && named_files_.Changed()) AskForReload("a file that it names changed");
+    LookAtFile(false);
+    LookAtNamedFiles(0);
     DropOldLogs();
     ticket_keys_.RotateAt(loop_->now());
     if (tls_.Look(loop_->wall_now())) PublishTls();
@@ -117,11 +116,25 @@ void Server::WatchFile() {
   });
 }
 
-void Server::LookAtFile(const std::string& seen) {
+// One that cannot be read has text that no other is like.
+void Server::LookAtFile(bool again) {
   absl::StatusOr<std::string> text = seams_.read_file(options_.policy_file);
-  if (!text.ok() || *text == policy_text_ || leaving_) return;
-  if (*text == seen) return AskForReload("the file changed");
-  look_timer_ = loop_->timers().After(kFileSettles, [this, text = *std::move(text)] { LookAtFile(text); });
+  const std::optional<std::string> now = text.ok() ? std::optional(*std::move(text)) : std::nullopt;
+  if (now == policy_text_ || leaving_) return;
+  if (again && now == looked_at_) return AskForReload(now ? "the file changed" : "the file cannot be read any more");
+  looked_at_ = now;
+  look_timer_ = loop_->timers().After(kFileSettles, [this] { LookAtFile(true); });
+}
+
+// Files of keys are part of the policy. Certificates have their own watch (TlsFiles),
+// but a policy file that was refused because of one is worth another look.
+void Server::LookAtNamedFiles(size_t seen) {
+  if (leaving_) return;
+  const bool changed = key_files_.Changed();
+  if (!changed && (policy_.last_reload_ok || !certificate_files_.Changed())) return;
+  const size_t now = key_files_.Now();
+  if (!changed || now == seen) return AskForReload("a file that it names changed");
+  named_timer_ = loop_->timers().After(kFileSettles, [this, now] { LookAtNamedFiles(now); });
 }
 
 void Server::AskForReload(const char* why) {
@@ -142,21 +155,24 @@ void Server::TryReload(const char* why) {
     LogError("policy reload ({}) rejected, the last good policy stays: {}", why, InOneLine(error));
     if (live_) Notify("READY=1");
   };
-  named_files_.Clear();  // None of a file that is not there is worth another look.
+  // None of a file that is not there is worth another look.
+  key_files_.Clear(), certificate_files_.Clear();
   absl::StatusOr<std::string> text = seams_.read_file(options_.policy_file);
+  policy_text_ = text.ok() ? std::optional(*text) : std::nullopt;
   if (!text.ok()) return refuse(std::string(S(text.status().message())));
-  policy_text_ = *text;
-  config::ParseResult parsed = ParsePolicyText(*text, options_.policy_file, named_files_.Watch());
+  config::ParseResult parsed =
+      ParsePolicyText(*text, options_.policy_file, key_files_.Watch(), certificate_files_.Watch());
   if (!parsed.ok()) return refuse(parsed.Messages());
   // Whatever can fail comes first: a file is taken whole or not at all.
-  absl::StatusOr<ListenerPlan> plan = PlanListeners(*parsed.config);
+  absl::StatusOr<ListenerPlan> plan = PlanListeners(*parsed.config, parsed.where);
   if (!plan.ok()) return refuse(std::string(S(plan.status().message())));
-  absl::StatusOr<std::shared_ptr<AccessLog>> log = AccessLogFor(parsed.config->observability);
+  absl::StatusOr<std::shared_ptr<AccessLog>> log = AccessLogFor(*parsed.config, parsed.where);
   if (!log.ok()) return refuse(std::string(S(log.status().message())));
   if (const absl::Status made = tls_.Use(*parsed.config, loop_->wall_now()); !made.ok()) {
     return refuse(std::string(S(made.message())));
   }
   UseAccessLog(*std::move(log));
+  for (const config::Diagnostic& warning : parsed.diagnostics) LogWarn("{}", config::ToString(warning));
   SayWhatNeedsARestart(*parsed.config);
   auto shared = std::make_shared<const config::Config>(*std::move(parsed.config));
   Install(shared);
@@ -168,7 +184,7 @@ void Server::TryReload(const char* why) {
 
 void Server::KeepCopy() {
   if (options_.last_good.empty()) return;
-  const absl::Status kept = KeepLastGood(options_.last_good, policy_text_);
+  const absl::Status kept = KeepLastGood(options_.last_good, *policy_text_);
   if (!kept.ok()) LogWarn("no copy of the policy file was kept: {}", S(kept.message()));
 }
 
@@ -179,7 +195,7 @@ absl::StatusOr<config::ParseResult> Server::FirstPolicy() {
   config::ParseResult parsed;
   if (text.ok()) {
     policy_text_ = *text;
-    parsed = ParsePolicyText(*text, options_.policy_file, named_files_.Watch());
+    parsed = ParsePolicyText(*text, options_.policy_file, key_files_.Watch(), certificate_files_.Watch());
     if (parsed.ok()) return parsed;
   }
   const std::string why = text.ok() ? parsed.Messages() : std::string(S(text.status().message()));
@@ -206,12 +222,15 @@ void Server::SayWhatNeedsARestart(const config::Config& next) const {
 }
 
 // The log in use, if it is the one that is asked for.
-absl::StatusOr<std::shared_ptr<AccessLog>> Server::AccessLogFor(
-    const config::Observability& settings) const {
+absl::StatusOr<std::shared_ptr<AccessLog>> Server::AccessLogFor(const config::Config& config,
+                                                                const config::Locations& where) const {
+  const std::string& target = config.observability.access_log;
   const bool first = fleet_ == nullptr;
-  if (!first && settings.access_log == fleet_->config->observability.access_log) return access_log_;
-  if (settings.access_log == "off") return nullptr;
-  return seams_.open_log(settings.access_log);
+  if (!first && target == fleet_->config->observability.access_log) return access_log_;
+  if (target == "off") return nullptr;
+  auto log = seams_.open_log(target);
+  if (!log.ok()) return At(config, where, "observability.access_log", log.status());
+  return std::shared_ptr<AccessLog>(*std::move(log));
 }
 
 void Server::UseAccessLog(std::shared_ptr<AccessLog> next) {

@@ -3,10 +3,13 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include <fmt/format.h>
 
+#include "absl/strings/str_split.h"
+#include "proxy/backends/operator_words.h"
 #include "proxy/base/log.h"
 #include "proxy/base/status.h"
 #include "proxy/server.h"
@@ -36,6 +39,7 @@ absl::Status Server::Inherit() {
   if (!taken.ok()) return taken.status();
   LogInfo("takeover: {} listeners of the process before", taken->sockets.size());
   inherited_.merge(taken->sockets);
+  inherited_words_ = std::move(taken->words);
   if (!taken->keys.empty() && !ticket_keys_.Import(taken->keys)) {
     LogWarn("takeover: its session tickets are not ours; clients make full handshakes");
   }
@@ -89,8 +93,8 @@ void Server::OnHeirSpoke() {
       channel.Close();
     });
   };
-  const bool keys = text == "take 1 keys";
-  if ((keys || text == "take 1") && !heir_fed_ && !leaving_) {
+  const std::set<std::string> asked = absl::StrSplit(text, ' ');
+  if (text.starts_with("take 1") && asked.contains("1") && !heir_fed_ && !leaving_) {
     heir_fed_ = true;
     bool sent = true;
     for (const OpenListener& open : listeners_) {
@@ -99,7 +103,8 @@ void Server::OnHeirSpoke() {
     std::vector<ListeningSocket> admin;
     if (auto socket = admin_socket_->Duplicate(); socket.ok()) admin.push_back(*std::move(socket));
     sent = sent && heir_.Send("listen admin " + fleet_->config->server.admin_address, admin);
-    if (keys) sent = sent && SendKeys();
+    if (asked.contains("keys")) sent = sent && SendKeys();
+    if (asked.contains("operator")) SendOperatorWords();
     if (sent && heir_.Send("end")) return;
     LogError("takeover: the sockets could not be handed over; this process goes on");
     return leave();
@@ -112,6 +117,32 @@ void Server::OnHeirSpoke() {
   }
   if (!leaving_) LogError("takeover: the new process broke off before it was ready; this one goes on");
   leave();
+}
+
+void Server::SendOperatorWords() {
+  for (const auto& pool : fleet_->pools) {
+    for (const auto& backend : pool->backends) {
+      for (const std::string_view word : WordsFor(*backend)) {
+        if (heir_.Send(ToMessage({std::string(word), backend->pool, backend->name}))) continue;
+        LogWarn("takeover: backend {}/{}: {} could not be handed over; say it again", backend->pool,
+                backend->name, word);
+      }
+    }
+  }
+}
+
+void Server::TakeOperatorWords() {
+  for (const OperatorWord& said : inherited_words_) {
+    const std::shared_ptr<Backend> backend = FindBackend(*fleet_, said.pool, said.backend);
+    if (backend == nullptr) {
+      LogInfo("takeover: backend {}/{}, for which an operator said {}, is not in this policy file",
+              said.pool, said.backend, said.word);
+    } else if (Operate(*backend, said.word, loop_->now())) {
+      LogWarn("takeover: backend {}/{}: {}, as an operator told the process before", said.pool,
+              said.backend, said.word);
+    }
+  }
+  inherited_words_.clear();
 }
 
 bool Server::SendKeys() {
@@ -131,6 +162,7 @@ void Server::HandOver() {
   reload_timer_.Cancel();
   file_timer_.Cancel();
   look_timer_.Cancel();
+  named_timer_.Cancel();
   StopAccepting(true);
 }
 

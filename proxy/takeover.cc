@@ -16,6 +16,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "absl/strings/str_split.h"
 #include "proxy/base/status.h"
 
 extern char** environ;
@@ -26,6 +27,7 @@ namespace {
 constexpr char kVariable[] = "PENSTOCK_TAKEOVER_FD";
 constexpr size_t kTextMax = 1024;
 constexpr int kWaitSeconds = 5;
+constexpr std::string_view kOperator = "operator ";
 
 absl::Status Failed(std::string_view what) {
   return absl::FailedPreconditionError(A(fmt::format("{}: {}", what, strerror(errno))));
@@ -175,10 +177,14 @@ void Wipe(std::string& secret) {
   secret.clear();
 }
 
+std::string ToMessage(const OperatorWord& word) {
+  return fmt::format("{}{}\n{}\n{}", kOperator, word.word, word.pool, word.backend);
+}
+
 absl::StatusOr<Taken> TakeAll(TakeoverChannel& channel) {
   constexpr std::string_view kListen = "listen ", kKeys = "keys ";
   Taken taken;
-  if (!channel.Send("take 1 keys")) {
+  if (!channel.Send("take 1 keys operator")) {
     return absl::UnavailableError("takeover: the other process is gone");
   }
   while (true) {
@@ -188,6 +194,12 @@ absl::StatusOr<Taken> TakeAll(TakeoverChannel& channel) {
     if (message->text.starts_with(kKeys)) {
       taken.keys.assign(message->text, kKeys.size());
       Wipe(message->text);
+      continue;
+    }
+    if (message->text.starts_with(kOperator)) {
+      const std::vector<std::string> parts =
+          absl::StrSplit(message->text.substr(kOperator.size()), absl::MaxSplits('\n', 2));
+      if (parts.size() == 3) taken.words.push_back({parts[0], parts[1], parts[2]});
       continue;
     }
     if (!message->text.starts_with(kListen)) {

@@ -3,14 +3,17 @@
 // the old one stop accepting. Whoever breaks off before that has changed nothing.
 //
 //   new                                  old
-//   take 1 keys                   ──►
+//   take 1 keys operator          ──►
 //                                 ◄──    listen ADDRESS   + its sockets, a message each
 //                                 ◄──    keys BYTES       of session tickets, if it asked for them
+//                                 ◄──    operator WORD\nPOOL\nNAME   of each backend that an operator
+//                                                         holds (operator_words.h), if it asked
 //                                 ◄──    end
 //   ready                         ──►    drains, and exits
 //
 // ADDRESS is that of the old policy file, "admin ADDRESS" for the admin listener; a
-// new process may have another file, and closes what it has no use for. Messages keep
+// new process may have another file, and closes what it has no use for. Words behind
+// "take 1" that an old process does not know it passes over. Messages keep
 // their bounds (SOCK_SEQPACKET); sockets travel beside them (SCM_RIGHTS).
 //
 // Threads: the control thread.
@@ -73,10 +76,19 @@ class TakeoverChannel {
 // Forgets a secret where it lies.
 void Wipe(std::string& secret);
 
+// What an operator told the process before about one backend.
+struct OperatorWord {
+  std::string word;
+  std::string pool;
+  std::string backend;
+};
+std::string ToMessage(const OperatorWord& word);
+
 // The new process's side: asks and takes all there is.
 struct Taken {
   std::map<std::string, std::vector<ListeningSocket>> sockets;   // By address.
   std::string keys;                   // Of session tickets; to be wiped.
+  std::vector<OperatorWord> words;
 };
 absl::StatusOr<Taken> TakeAll(TakeoverChannel& channel);
 

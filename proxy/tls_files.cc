@@ -240,6 +240,16 @@ absl::Status TlsFiles::Use(const config::Config& config, absl::Time now) {
   return absl::OkStatus();
 }
 
+// What is good enough to be used, and not good: expired, say.
+void TlsFiles::Warn(const Site& site, absl::Time now) {
+  for (size_t i = 0; i < site.expiries.size(); ++i) {
+    const size_t at = 2 * i;
+    for (const CertificateProblem& problem : CheckKeyPair(site.texts[at], site.texts[at + 1], now)) {
+      LogWarn("{}: {}: {}", site.what, site.paths[at], problem.message);
+    }
+  }
+}
+
 bool TlsFiles::Look(absl::Time now) {
   bool changed = false;
   for (Site& site : sites_) {
@@ -253,6 +263,7 @@ bool TlsFiles::Look(absl::Time now) {
       ++accepted_;
       changed = true;
       LogInfo("{}: TLS files changed; new connections use them", site.what);
+      Warn(site, now);
       continue;
     }
     if (site.refused == S(made.message())) continue;

@@ -76,6 +76,7 @@ class TlsFiles {
   static std::vector<Site> SitesOf(const config::Config& config);
   absl::StatusOr<Texts> Read(const Site& site) const;
   absl::Status Make(Site& site, Texts texts, absl::Time now) const;
+  static void Warn(const Site& site, absl::Time now);
   absl::Status MakeServer(Site& site) const;
   static absl::Status MakeClient(Site& site);
 

@@ -9,6 +9,7 @@
 
 #include "proxy/admin/backend_view.h"
 #include "proxy/admin/metrics.h"
+#include "proxy/backends/operator_words.h"
 #include "proxy/base/ip.h"
 #include "proxy/base/log.h"
 #include "proxy/http/message.h"
@@ -120,6 +121,9 @@ void AdminPages::Get(const HttpRequest& request, Answer answer) {
     const std::string id = TakeStep(rest);
     if (!id.empty() && rest.empty()) return Decisions(id, std::move(answer));
   }
+  if (path.starts_with("/backends/") || path == "/cache/flush") {
+    return SendError(*answer, 405, "operations are asked for with POST (curl -X POST)", {{"allow", "POST"}});
+  }
   SendError(*answer, 404, fmt::format("no such page; there are {}", fmt::join(kLinks, ", ")));
 }
 
@@ -134,7 +138,7 @@ void AdminPages::Post(const HttpRequest& request, Answer answer) {
   if (request.path.starts_with("/backends/")) return OperateBackend(request, *answer);
   SendError(*answer, 404,
             "no such operation; there are /backends/POOL/NAME/drain, undrain, breaker/open, "
-            "breaker/close, breaker/auto, and /cache/flush");
+            "breaker/close, breaker/auto, and /cache/flush, of one cache with ?cache=NAME");
 }
 
 void AdminPages::Metrics(Answer answer) {
@@ -243,31 +247,12 @@ void AdminPages::OperateBackend(const HttpRequest& request, HttpAnswer& answer) 
   const std::string pool_name = TakeStep(rest);
   const std::string name = TakeStep(rest);
   const auto fleet = sources_.fleet ? sources_.fleet() : nullptr;
-  std::shared_ptr<Backend> backend;
-  if (fleet) {
-    for (const auto& pool : fleet->pools) {
-      if (pool->settings.name != pool_name) continue;
-      const auto found = std::ranges::find(pool->backends, name, [](const auto& candidate) {
-        return std::string_view(candidate->name);
-      });
-      if (found != pool->backends.end()) backend = *found;
-    }
-  }
+  const std::shared_ptr<Backend> backend = fleet ? FindBackend(*fleet, pool_name, name) : nullptr;
   if (!backend) {
     return SendError(answer, 404,
                      fmt::format("pool {} has no backend {}; GET /backends lists them", pool_name, name));
   }
-  BackendState& state = backend->state;
-  const MonoTime now = time_.now();
-  if (rest == "/drain" || rest == "/undrain") {
-    state.drained = rest == "/drain";
-  } else if (rest == "/breaker/open") {
-    state.breaker.Force(BreakerForce::kOpen, now);
-  } else if (rest == "/breaker/close") {
-    state.breaker.Force(BreakerForce::kClosed, now);
-  } else if (rest == "/breaker/auto") {
-    state.breaker.Force(BreakerForce::kAuto, now);
-  } else {
+  if (!rest.starts_with('/') || !Operate(*backend, rest.substr(1), time_.now())) {
     return SendError(answer, 404,
                      "no such operation; there are drain, undrain, breaker/open, breaker/close, "
                      "breaker/auto");

@@ -30,13 +30,15 @@ struct Moment {
   std::string Text(MonoTime at) const { return WallText(at, now, wall); }
 };
 
-Json HealthJson(const BackendState& state, const Moment& moment) {
+Json HealthJson(const Backend& backend, const Moment& moment) {
+  const BackendState& state = backend.state;
   Json json = {{"state", Name(state.health())}};
   if (state.health_since() > 0) {
     json["since"] = moment.Text(state.health_since());
     json["for_s"] = Round(Seconds(moment.now - state.health_since()));
   }
   json["suspect"] = state.suspect.load(std::memory_order_relaxed);
+  if (const std::string why = backend.trouble(); !why.empty()) json["cause"] = why;
   return json;
 }
 
@@ -115,7 +117,7 @@ Json BackendJson(const PoolState& pool, size_t index, const Moment& moment) {
           {"resolved", view.backend.address().text},
           {"weight", settings.weight},
           {"weight_now", Round(view.weight)},
-          {"health", HealthJson(view.state, moment)},
+          {"health", HealthJson(view.backend, moment)},
           {"breaker", BreakerJson(view, moment)},
           {"drained", view.state.drained.load(std::memory_order_relaxed)},
           {"rests_for_s", Round(Seconds(std::max(rest - moment.now, MonoTime{0})))},

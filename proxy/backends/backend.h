@@ -45,11 +45,17 @@ struct Backend {
   std::shared_ptr<const TlsTarget> tls() const;
   void SetTls(std::shared_ptr<const TlsTarget> target) const;
 
+  // Why it was last found to be unwell, in the words of the log; empty: it is well, or
+  // nobody has asked. Any thread.
+  std::string trouble() const;
+  void SetTrouble(std::string_view why);
+
   mutable BackendState state;     // Shared, atomic: see backend_state.h.
 
  private:
-  mutable std::mutex mutex_;      // Guards the two below.
+  mutable std::mutex mutex_;      // Guards the three below.
   Address address_;
+  std::string trouble_;
   mutable std::shared_ptr<const TlsTarget> tls_;
   std::atomic<uint32_t> moves_{0};
 };
@@ -68,6 +74,10 @@ struct PoolState {
   // let one go; counting breakers afresh each time keeps that from adding up.
   mutable std::mutex eject_mutex;
 
+  // Requests of all workers that wait for a backend with room.
+  mutable std::atomic<uint32_t> queued{0};
+
+  bool Drained() const;           // All of it, by operators.
   // Breakers that are not closed.
   size_t Ejected() const;
   // Whether one more may be: at most max(1, max_ejection of the pool).

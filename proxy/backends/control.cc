@@ -36,10 +36,14 @@ class BackendWatch {
         health_(seams, *backend_, settings_.health_check, settings_.connections.protocol),
         load_(seams, *backend_, settings_.load_reports, [this] { health_.CheckNow(); },
               settings_.connections.protocol),
-        resolver_(seams, *backend_, [this] { OnAddress(); }) {
+        resolver_(seams, *backend_, [this] { OnAddress(); }),
+        logged_(backend_->state.breaker.recorded()) {
     if (!settings_.health_check.enabled) backend_->state.SetHealth(Health::kUnknown, seams_.now());
     resolver_.Start();
   }
+
+  // What happened until now is told by this one, and by none that comes after it.
+  ~BackendWatch() { LogTransitions(); }
 
   bool Watches(const config::Pool& settings) const { return SameWatch(settings_, settings); }
 
@@ -84,7 +88,7 @@ class BackendWatch {
   LoadWatch load_;
   Resolver resolver_;
   Health last_health_ = Health::kUnknown;
-  uint64_t logged_ = 0;
+  uint64_t logged_;                    // Of the breaker's transitions.
 };
 
 // The weights that all reporting backends agree on; 0: not every one of them tells.

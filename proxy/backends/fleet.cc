@@ -45,6 +45,16 @@ void Backend::SetAddress(const Address& address) {
   moves_.fetch_add(1, std::memory_order_release);
 }
 
+std::string Backend::trouble() const {
+  const std::lock_guard lock(mutex_);
+  return trouble_;
+}
+
+void Backend::SetTrouble(std::string_view why) {
+  const std::lock_guard lock(mutex_);
+  trouble_ = why;
+}
+
 std::shared_ptr<const TlsTarget> Backend::tls() const {
   const std::lock_guard lock(mutex_);
   return tls_;
@@ -53,6 +63,10 @@ std::shared_ptr<const TlsTarget> Backend::tls() const {
 void Backend::SetTls(std::shared_ptr<const TlsTarget> target) const {
   const std::lock_guard lock(mutex_);
   tls_.swap(target);
+}
+
+bool PoolState::Drained() const {
+  return std::ranges::all_of(backends, [](const auto& backend) { return backend->state.drained.load(); });
 }
 
 size_t PoolState::Ejected() const {

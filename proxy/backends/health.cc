@@ -140,6 +140,7 @@ void HealthChecker::Finish(CheckResult result, std::string_view reason) {
   BackendState& state = backend_.state;
   state.checks[static_cast<size_t>(result)].fetch_add(1, std::memory_order_relaxed);
   state.suspect.store(result != CheckResult::kPassed, std::memory_order_relaxed);
+  backend_.SetTrouble(reason);
   const Health before = state.health();
   const Health after = count_.After(before, result);
   if (after != before) {

@@ -39,9 +39,10 @@ void Resolver::LookUp() {
 void Resolver::OnResult(absl::StatusOr<std::vector<Address>> result) {
   const std::string current = backend_.address().text;
   if (!result.ok() || result->empty()) {
+    const std::string_view why = result.ok() ? "the name has no address" : S(result.status().message());
+    if (current.empty()) backend_.SetTrouble(why);
     if (!std::exchange(complained_, true)) {
-      LogWarn("backend {}/{} at {}: {}; {}", backend_.pool, backend_.name, backend_.authority,
-              result.ok() ? "the name has no address" : S(result.status().message()),
+      LogWarn("backend {}/{} at {}: {}; {}", backend_.pool, backend_.name, backend_.authority, why,
               current.empty() ? "not used until it resolves" : "keeping " + current);
     }
   } else {
@@ -50,6 +51,7 @@ void Resolver::OnResult(absl::StatusOr<std::vector<Address>> result) {
       backend_.SetAddress(result->front());
       backend_.state.ForgetReport();
       backend_.state.SetHealth(Health::kUnknown, seams_.now());
+      backend_.SetTrouble("");
       LogInfo("backend {}/{} at {}: {} (was {})", backend_.pool, backend_.name,
               backend_.authority, result->front().text, current.empty() ? "unresolved" : current);
       on_address_();

@@ -105,6 +105,7 @@ ResultCache::Ticket ResultCache::Open(const CacheKeyParts& parts, MonoTime now) 
   std::string key = KeyText(parts);
   Shard& shard = ShardOf(Shard::KeyHash{settings_.seed}(key));
   std::lock_guard lock(shard.mutex);
+  bool stale = false;
   if (const auto found = shard.entries.find(key); found != shard.entries.end()) {
     const auto entry = found->second;
     const MonoTime age = now - entry->stored;
@@ -113,7 +114,7 @@ ResultCache::Ticket ResultCache::Open(const CacheKeyParts& parts, MonoTime now) 
       shard.lru.splice(shard.lru.begin(), shard.lru, entry);
       return {Outcome::kHit, entry->flight, age, settings_.ttl - age};
     }
-    ++shard.counts.stale;
+    stale = true;
     ++shard.counts.expired;
     shard.Erase(entry);
   }
@@ -135,11 +136,11 @@ ResultCache::Ticket ResultCache::Open(const CacheKeyParts& parts, MonoTime now) 
     ++shard.counts.bypasses;
     return {};
   }
-  ++shard.counts.misses;
+  ++(stale ? shard.counts.stale : shard.counts.misses);
   auto flight = std::make_shared<Flight>(settings_.max_entry_bytes, settings_.readers_max);
   shard.flight_keys[flight.get()] = key;
   shard.flights[std::move(key)] = flight;
-  return {Outcome::kLead, flight};
+  return {.outcome = Outcome::kLead, .flight = flight, .stale = stale};
 }
 
 void ResultCache::Close(const std::shared_ptr<Flight>& flight, bool keep, MonoTime now) {

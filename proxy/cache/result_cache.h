@@ -51,6 +51,7 @@ class ResultCache {
     std::shared_ptr<Flight> flight;
     MonoTime age = 0;                  // For kHit.
     MonoTime ttl = 0;                  // For kHit: what is left of it.
+    bool stale = false;                // For kLead: there was an answer, and its time is over.
   };
   struct Stats {
     uint64_t hits = 0, misses = 0, joins = 0, bypasses = 0, stale = 0;

@@ -23,6 +23,7 @@ constexpr ReplyInfo kReplies[] = {
     {404, kClientFault, "route_not_found", "destination_not_found", false},
     {405, kClientFault, "method_not_allowed", "http_request_denied", false},
     {408, kClientFault, "request_timeout", "http_request_error", true},
+    {408, kClientFault, "client_stalled", "http_request_error", false},
     {413, kClientFault, "request_too_large", "http_request_error", false},
     {414, kClientFault, "uri_too_long", "http_request_error", false},
     {415, kClientFault, "unsupported_media_type", "http_request_error", false},

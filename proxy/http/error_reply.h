@@ -15,6 +15,7 @@ enum class ReplyCode : uint8_t {
   kRouteNotFound,      // 404 invalid_request_error / route_not_found
   kMethodNotAllowed,   // 405 invalid_request_error / method_not_allowed
   kRequestTimeout,     // 408 invalid_request_error / request_timeout
+  kClientStalled,      // 408 invalid_request_error / client_stalled
   kBodyTooLarge,       // 413 invalid_request_error / request_too_large
   kUriTooLong,         // 414 invalid_request_error / uri_too_long
   kUnsupportedMedia,   // 415 invalid_request_error / unsupported_media_type

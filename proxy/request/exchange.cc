@@ -13,6 +13,7 @@
 
 #include "proxy/base/status.h"
 #include "proxy/request/grpc.h"
+#include "proxy/request/request_id.h"
 #include "proxy/request/session.h"
 
 namespace penstock {
@@ -28,13 +29,6 @@ bool ValidRequestId(std::string_view id) {
 
 // What a body has to itself because its length promises as much; a larger one grows.
 constexpr uint64_t kReservedMax = 1024 * 1024;
-
-constexpr auto kHexPairs = [] {
-  constexpr char kHex[] = "0123456789abcdef";
-  std::array<std::array<char, 2>, 256> pairs{};
-  for (size_t i = 0; i < pairs.size(); ++i) pairs[i] = {kHex[i >> 4], kHex[i & 15]};
-  return pairs;
-}();
 
 // Takes as long for a wrong key as for a right one of the same length.
 bool SameSecret(std::string_view a, std::string_view b) {
@@ -110,14 +104,7 @@ void Exchange::SetRequestId() {
     }
   }
   if (!request_id_.empty()) return;
-  size_t at = 0;
-  for (int word = 0; word < 2; ++word) {
-    uint64_t random = context_.random.Next();
-    for (int byte = 0; byte < 8; ++byte, random >>= 8, at += 2) {
-      std::memcpy(request_id_storage_.data() + at, kHexPairs[random & 255].data(), 2);
-    }
-  }
-  request_id_ = {request_id_storage_.data(), at};
+  request_id_ = MakeRequestId(context_.random, request_id_storage_.data());
 }
 
 bool Exchange::Admit() {

@@ -162,6 +162,7 @@ class Exchange final {
   std::array<char, 64> request_id_storage_;
   std::string_view request_id_;
   Failure last_failure_;
+  std::optional<RetryReason> retry_reason_;   // Of the try that is to come.
   std::array<lb::BackendId, kTriedMax> tried_;
   Tries used_;
   size_t tried_count_ = 0;
@@ -179,7 +180,7 @@ class Exchange final {
   bool bridged_ = false;              // Of an answer only the head has been sent, and comments of ours.
   bool events_ = false, until_close_ = false;  // The answer is an event stream; ends with its connection.
   bool fresh_ = false;                // The next try takes no reused connection.
-  bool stale_retried_ = false, admitted_ = false;
+  bool stale_retried_ = false, admitted_ = false, has_waited_ = false;  // In the queue.
   bool hedged_ = false;               // Its only hedge has begun, or was refused,
   bool hedge_paid_ = false;           // and holds a place of the budget.
   bool budget_spent_ = false;         // A try was not made because the budget was spent.

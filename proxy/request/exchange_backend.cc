@@ -128,7 +128,7 @@ void Exchange::OnTryFailed(Try& one, const ConnFailure& failure) {
   if (stale) {
     stale_retried_ = fresh_ = true;
     EndTry(one, Outcome::kClientLeft);
-    pool_->cells.AddRetry(RetryReason::kReset);
+    retry_reason_ = RetryReason::kReset;
     last_failure_ = {code, failure.message};
     return Dispatch();
   }
@@ -153,7 +153,7 @@ void Exchange::OnRefused(Try& one, const ConnFailure& failure) {
   if (again && failure.kind == ConnFailure::Kind::kRefused && used_.refused < kRefusedMax) {
     ++used_.refused;
     EndTry(one, Outcome::kClientLeft);
-    pool_->cells.AddRetry(RetryReason::kRefused);
+    retry_reason_ = RetryReason::kRefused;
     return Dispatch();
   }
   if (session_ != nullptr && LeaveBusy(one, 0)) return;
@@ -204,7 +204,7 @@ void Exchange::OnTryHead(Try& one, ResponseHead& head) {
       last_failure_ = {ReplyCode::kBackendBadAnswer,
                        fmt::format("backend {} answered {}", one.backend_name, head.status)};
       EndTry(one, Outcome::kFault);
-      pool_->cells.AddRetry(RetryReason::kStatus);
+      retry_reason_ = RetryReason::kStatus;
       return BackOff();
     }
   }

@@ -55,7 +55,8 @@ bool Exchange::UseCache() {
   ResultCache::Ticket ticket = pool_->cache->Open(key, context_.loop.now());
   static constexpr CacheResult kResults[] = {CacheResult::kHit, CacheResult::kCoalesced,
                                              CacheResult::kMiss, CacheResult::kBypass};
-  pool_->cells.AddCacheLookup(kResults[static_cast<size_t>(ticket.outcome)]);
+  pool_->cells.AddCacheLookup(ticket.stale ? CacheResult::kStale
+                                           : kResults[static_cast<size_t>(ticket.outcome)]);
   switch (ticket.outcome) {
     case ResultCache::Outcome::kBypass:
       shared_.use = CacheUse::kBypass;
@@ -63,6 +64,7 @@ bool Exchange::UseCache() {
       return false;
     case ResultCache::Outcome::kLead:
       shared_.use = CacheUse::kLead;
+      shared_.detail = ticket.stale ? "stale" : "uri-miss";
       shared_.flight = std::move(ticket.flight);
       return false;
     case ResultCache::Outcome::kHit:
@@ -262,7 +264,7 @@ void Exchange::AddCacheStatus(std::array<Header, 12>& extra, size_t& count) {
     case CacheUse::kHit: fmt::format_to(out, "penstock; hit; ttl={}", shared_.ttl / kSecond); break;
     case CacheUse::kJoined: fmt::format_to(out, "penstock; fwd=uri-miss; collapsed"); break;
     case CacheUse::kLead:
-      fmt::format_to(out, "penstock; fwd=uri-miss{}", status_ == 200 && !until_close_ ? "; stored" : "");
+      fmt::format_to(out, "penstock; fwd={}{}", shared_.detail, status_ == 200 && !until_close_ ? "; stored" : "");
       break;
     case CacheUse::kBypass: fmt::format_to(out, "penstock; fwd=bypass; detail={}", shared_.detail); break;
   }

@@ -36,7 +36,10 @@ void Exchange::Dispatch(bool waited) {
     if (view.shortage == PoolTable::Shortage::kBusy) return Enqueue();
     const MonoTime wait = view.retry_at == kNever ? kSecond : view.retry_at - context_.loop.now();
     return Fail(ReplyCode::kNoHealthyBackend,
-                fmt::format("pool {} has no healthy backend", pool_->settings.name), {}, wait);
+                pool_->table.pool().Drained()
+                    ? fmt::format("every backend of pool {} is drained", pool_->settings.name)
+                    : fmt::format("pool {} has no healthy backend", pool_->settings.name),
+                {}, wait);
   }
 }
 
@@ -55,6 +58,9 @@ std::optional<size_t> Exchange::Pick(std::span<const lb::Candidate> candidates, 
     return std::nullopt;
   }
   ++attempts_;
+  if (kind == TryKind::kRetry && retry_reason_) {
+    pool_->cells.AddRetry(*std::exchange(retry_reason_, std::nullopt));
+  }
   context_.decisions.Add({.request_id = request_id_,
                           .pool = pool_->settings.name,
                           .algorithm = pool_->settings.load_balancing.algorithm,
@@ -95,13 +101,17 @@ bool Exchange::Begin(lb::BackendId id, TryKind kind) {
   return true;
 }
 
+// One that has been let in before is let in again.
 void Exchange::Enqueue() {
-  if (pool_->queue.size() >= pool_->queue_max) {
+  const uint32_t waiting = pool_->table.pool().queued.fetch_add(1, std::memory_order_relaxed);
+  if (waiting >= pool_->settings.queue.max && !has_waited_) {
+    pool_->table.pool().queued.fetch_sub(1, std::memory_order_relaxed);
     return Fail(ReplyCode::kQueueFull,
                 fmt::format("every backend of pool {} is busy and {} requests wait already",
-                            pool_->settings.name, pool_->queue.size()),
+                            pool_->settings.name, waiting),
                 {}, pool_->drain_rate.TimeFor(pool_->queue.size()));
   }
+  has_waited_ = true;
   phase_ = Phase::kQueued;
   if (queued_since_ == 0) queued_since_ = context_.loop.now();
   pool_->cells.queued.Add(+1);
@@ -114,6 +124,7 @@ void Exchange::Enqueue() {
 void Exchange::LeaveQueue() {
   if (phase_ != Phase::kQueued) return;
   pool_->queue.erase(queue_place_);
+  pool_->table.pool().queued.fetch_sub(1, std::memory_order_relaxed);
   pool_->cells.queued.Add(-1);
 }
 

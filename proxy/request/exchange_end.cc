@@ -29,6 +29,7 @@ std::optional<Flag> FlagOf(ReplyCode code) {
     case ReplyCode::kLoopDetected:
     case ReplyCode::kNotImplemented: return Flag::kIH;
     case ReplyCode::kRequestTimeout: return Flag::kBT;
+    case ReplyCode::kClientStalled: return Flag::kDC;
     case ReplyCode::kModelNotFound:
     case ReplyCode::kRouteNotFound: return Flag::kNR;
     case ReplyCode::kQueueFull:
@@ -80,7 +81,7 @@ void Exchange::Fail(ReplyCode code, std::string_view message, std::string_view p
       session_->WriteEnd(id_, trailers);
       return Finish();
     }
-    const bool stuck = code == ReplyCode::kRequestTimeout;
+    const bool stuck = code == ReplyCode::kRequestTimeout || code == ReplyCode::kClientStalled;
     if (events_) session_->WriteBody(id_, field_.assign(ErrorEvent(code, message)));
     Session* const session = std::exchange(session_, nullptr);
     Finish();
@@ -255,6 +256,7 @@ void Exchange::Clear() {
   route_ = model_ = renamed_ = upgrade_ = request_id_ = flag_ = details_ = {};
   backend_name_.clear();
   last_failure_ = {};
+  retry_reason_.reset();
   tried_count_ = 0;
   used_ = {};
   answer_ = nullptr;
@@ -264,7 +266,7 @@ void Exchange::Clear() {
   grpc_status_.reset();
   inference_ = stream_ = deterministic_ = request_complete_ = body_lost_ = head_sent_ = false;
   events_ = until_close_ = answer_paused_ = fresh_ = stale_retried_ = false;
-  admitted_ = budget_spent_ = bridged_ = hedged_ = hedge_paid_ = tunnel_ = false;
+  admitted_ = has_waited_ = budget_spent_ = bridged_ = hedged_ = hedge_paid_ = tunnel_ = false;
   status_ = left_with_ = 0;
   bytes_received_ = bytes_sent_ = buffered_ = 0;
   body_whole_ = queued_since_ = 0;

@@ -43,7 +43,7 @@ bool Exchange::MoveOn(const RetryQuestion& question, Failure failure, RetryReaso
   if (session_ == nullptr) return false;  // An orphan has no request to send again.
   const RetryVerdict verdict = Judge(question, used_);
   if (verdict == RetryVerdict::kNo) return false;
-  pool_->cells.AddRetry(reason);
+  retry_reason_ = reason;
   last_failure_ = std::move(failure);
   if (verdict == RetryVerdict::kFree) {
     used_.free_used = true;
@@ -64,7 +64,7 @@ bool Exchange::LeaveBusy(Try& one, MonoTime retry_after) {
   if (verdict == RetryVerdict::kPaid) used_.paid = true;
   ++used_.busy;
   EndTry(one, Outcome::kBusy, retry_after);
-  pool_->cells.AddRetry(RetryReason::kBusy);
+  retry_reason_ = RetryReason::kBusy;
   if (verdict == RetryVerdict::kPaid) {
     BackOff();
   } else {

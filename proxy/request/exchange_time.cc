@@ -149,9 +149,7 @@ void Exchange::CheckClient() {
     due_.idle = context_.loop.now() + quiet_limit();
     return Rearm();
   }
-  pool_->cells.AddFlag(Flag::kDC);
-  EndTries(Outcome::kClientLeft);
-  Fail(ReplyCode::kRequestTimeout, "the client stopped reading its answer");
+  Fail(ReplyCode::kClientStalled, "the client stopped reading its answer");
 }
 
 // The whole request has been sent; with a limit for each try, the pool's timeout is that

@@ -4,7 +4,6 @@
 #include <array>
 #include <optional>
 #include <string>
-#include <algorithm>
 #include <utility>
 
 #include "proxy/base/check.h"
@@ -12,6 +11,7 @@
 #include "proxy/request/exchange.h"
 #include "proxy/request/h1_session.h"
 #include "proxy/request/h2_session.h"
+#include "proxy/request/request_id.h"
 
 namespace penstock {
 
@@ -87,16 +87,25 @@ ReplyCode ReplyFor(uint16_t status) {
 void Session::Refuse(Codec& codec, MessageId id, const ProtocolError& error) {
   context_.metrics.protocol_errors.Add();
   context_.no_pool.AddRequest(error.status, false, 0);
-  context_.no_pool.AddFlag(error.status == 408 ? Flag::kHT : Flag::kIH);
+  const Flag flag = error.status == 408 ? Flag::kHT : Flag::kIH;
+  context_.no_pool.AddFlag(flag);
   const ReplyCode code = ReplyFor(error.status);
+  std::array<char, kRequestIdBytes> id_bytes;
+  const std::string_view request_id = MakeRequestId(context_.random, id_bytes.data());
+  if (context_.access_log != nullptr) {
+    context_.access_log->Write({.start = context_.loop.wall_now(), .request_id = request_id,
+                                .protocol = version(), .flag = kFlagNames[static_cast<size_t>(flag)],
+                                .details = InfoOf(code).code, .client = peer(), .status = error.status});
+  }
   const std::string body = ErrorBody(code, error.message);
-  std::array<Header, 3> fields{
+  std::array<Header, 4> fields{
       {{"content-type", "application/json", KnownHeader::kContentType},
+       {"x-request-id", request_id, KnownHeader::kXRequestId},
        {"x-should-retry", InfoOf(code).should_retry ? "true" : "false", KnownHeader::kXShouldRetry},
        {"allow", kMethods}}};
   ResponseHead head;
   head.status = error.status;
-  head.headers = std::span(fields).first(error.status == 405 ? 3 : 2);
+  head.headers = std::span(fields).first(error.status == 405 ? 4 : 3);
   head.framing = Framing::kLength;
   head.content_length = body.size();
   codec.WriteResponse(writer_.out(), id, head, {});

@@ -14,7 +14,7 @@ enum class CacheUse : uint8_t { kNone, kHit, kJoined, kLead, kBypass };
 
 struct SharedAnswer {
   CacheUse use = CacheUse::kNone;
-  std::string_view detail;                // Why it was passed by.
+  std::string_view detail;                // Why it was passed by, or what led to asking a backend.
   std::shared_ptr<Flight> flight;         // That this request leads.
   std::unique_ptr<FlightReader> reader;   // Of one that it follows.
   MonoTime age = 0, ttl = 0;              // Of a hit.

@@ -19,8 +19,7 @@ std::string AuthorizationOf(const config::Auth& auth) {
 
 PoolContext::PoolContext(std::shared_ptr<const PoolState> state, uint32_t worker, uint64_t seed,
                          WorkerMetrics& metrics, std::unique_ptr<lb::Policy> policy_in,
-                         std::shared_ptr<ResultCache> cache_in, uint32_t index_in,
-                         size_t queue_max_in)
+                         std::shared_ptr<ResultCache> cache_in, uint32_t index_in)
     : settings(state->settings),
       index(index_in),
       cells(metrics.Pool(state->settings.name)),
@@ -28,7 +27,6 @@ PoolContext::PoolContext(std::shared_ptr<const PoolState> state, uint32_t worker
       policy(std::move(policy_in)),
       cache(std::move(cache_in)),
       budget(settings.retry),
-      queue_max(queue_max_in),
       connect_timeout(ToMicros(settings.timeouts.connect)),
       first_token_timeout(ToMicros(settings.timeouts.first_token)),
       response_timeout(ToMicros(settings.timeouts.response)),

@@ -72,7 +72,7 @@ class DrainRate {
 struct PoolContext {
   PoolContext(std::shared_ptr<const PoolState> state, uint32_t worker, uint64_t seed,
               WorkerMetrics& metrics, std::unique_ptr<lb::Policy> policy_in,
-              std::shared_ptr<ResultCache> cache_in, uint32_t index_in, size_t queue_max_in);
+              std::shared_ptr<ResultCache> cache_in, uint32_t index_in);
 
   const config::Pool& settings;
   const uint32_t index;          // In Config::pools.
@@ -83,8 +83,7 @@ struct PoolContext {
   bool cache_only_deterministic = true;
   RetryBudget budget;
   DrainRate drain_rate;
-  WaitQueue queue;
-  const size_t queue_max;        // This worker's share.
+  WaitQueue queue;               // This worker's; PoolState::queued counts those of all.
   // Settings in the loop's unit.
   const MonoTime connect_timeout, first_token_timeout, response_timeout, idle_timeout, queue_wait,
       tunnel_timeout;

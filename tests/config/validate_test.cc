@@ -81,8 +81,9 @@ TEST(Validate, APortIsListenedOnOnce) {
   EXPECT_EQ(
       WithPoolA("server: {listeners: [\"127.0.0.1:80\", \"0.0.0.0:80\"]}\n"),
       "p:3:38: server.listeners[1].address: \"0.0.0.0:80\" is already listened on by "
-      "server.listeners[0].address\n"
-      "p:3:38: server.listeners[1].name: \"public\" is taken by server.listeners[0] on line 3\n");
+      "server.listeners[0].address\n");
+  EXPECT_EQ(WithPoolA("server: {listeners: [\"127.0.0.1:80\", \"127.0.0.1:81\"]}\n"), "")
+      << "one without a name is called by its address";
   EXPECT_EQ(WithPoolA("server: {listeners: [\"127.0.0.1:9901\"]}\n"),
             "p:3:22: server.listeners[0].address: \"127.0.0.1:9901\" is already listened on by "
             "server.admin.address\n");
@@ -112,6 +113,18 @@ TEST(Validate, TheProxyIsNotItsOwnBackend) {
                      "pools: [{name: a, backends: [\"localhost:80\"]}]\n"),
             "p:3:30: pools[0].backends[0].address: \"localhost:80\" is this proxy itself (public); "
             "requests would go round for ever\n");
+  EXPECT_NE(Messages("server: {listeners: [\"127.0.0.1:80\"]}\n"
+                     "pools: [{name: a, backends: [\"localhost:80\"]}]\n").find("is this proxy itself"),
+            std::string::npos);
+}
+
+TEST(Validate, AListenerHasAnIpAddress) {
+  EXPECT_EQ(WithPoolA("server: {listeners: [\"localhost:80\"]}\n"),
+            "p:3:22: server.listeners[0].address: \"localhost\" is not an IP address; a listener needs one, like "
+            "0.0.0.0:8080 or [::]:8080\n");
+  EXPECT_NE(WithPoolA("server: {admin: {address: \"[fe80::1%lo]:80\"}}\n").find("is not an IP address"),
+            std::string::npos);
+  EXPECT_EQ(WithPoolA("server: {listeners: [\"[::1]:80\"]}\n"), "");
 }
 
 TEST(Validate, RoutesNameWhatThereIs) {
@@ -169,6 +182,9 @@ TEST(Validate, LimitsFitIntoEachOther) {
             "p:3:10: caches[0].max_entry_bytes: is more than max_bytes\n");
   EXPECT_EQ(Messages("pools: [{name: a, backends: [\"a:1\"], circuit_breaker: {open_base: 1m}}]\n"),
             "p:2:67: pools[0].circuit_breaker.open_base: is more than open_max\n");
+  EXPECT_EQ(WithPoolA("server: {timeouts: {drain: 20s, drain_streams: 2s}}\n"),
+            "p:3:48: server.timeouts.drain_streams: is less than drain; everything is cut then, whole answers too, "
+            "which have until drain\n");
 }
 
 TEST(Validate, WhatCostsClientsMostIsGivenUpLast) {

@@ -35,8 +35,9 @@ TEST(YamlTree, AnEmptyValueStandsWhereItsKeyDoes) {
 }
 
 TEST(YamlTree, RefusesWhatIsNotYaml) {
-  EXPECT_EQ(Wrong("a: \"open\n"), ":1:9: not YAML: illegal EOF in scalar");
-  EXPECT_EQ(Wrong("a: 1\n\tb: 2\n"), ":2:1: not YAML: illegal tab when looking for indentation");
+  const std::string cure = "; look at quotes, brackets and indentation (spaces alone) there and above";
+  EXPECT_EQ(Wrong("a: \"open\n"), ":1:9: not YAML: illegal EOF in scalar" + cure);
+  EXPECT_EQ(Wrong("a: 1\n\tb: 2\n"), ":2:1: not YAML: illegal tab when looking for indentation" + cure);
   EXPECT_EQ(Wrong("a: [1, 2\n").substr(0, 14), ":1:1: not YAML");
   EXPECT_EQ(Wrong(std::string_view("a: \0b\n", 6)),
             ":1:4: a control character; is this a text file?");

@@ -202,7 +202,7 @@ class OperatingTest(AdminTest):
         path = f"/backends/lexicon/{name}/drain"
         self.assertEqual(self.post(path, {"origin": "http://evil.example"}).status, 403)
         self.assertEqual(self.post("/cache/flush", {"origin": "null"}).status, 403)
-        self.assertEqual(self.get(path).status, 404)
+        self.assertEqual(self.get(path).status, 405)
         self.assertEqual(self.post("/backends/lexicon/nobody/drain").status, 404)
         self.assertEqual(self.post(f"/backends/lexicon/{name}/explode").status, 404)
         self.assertFalse(self.backend(name)["drained"])
@@ -241,11 +241,17 @@ class AccessLogTest(AdminTest):
         def lines():
             with open(path, encoding="utf-8") as file:
                 return file.read().splitlines()
-        wait_until(lambda: len(lines()) == 3, "all are logged")
+        oversized = stack.request("GET", "/" + "a" * 20000)
+        self.assertEqual(oversized.status, 414)
+        wait_until(lambda: len(lines()) == 4, "all are logged")
         entries = [json.loads(line) for line in lines()]
         first = entries[0]
         self.assertEqual((first["request_id"], first["response_code"], first["stream"]), ("line-1", 200, True))
         self.assertEqual(first["backend"], backend.address)
+        last = entries[3]
+        self.assertEqual((last["request_id"], last["response_code"], last["response_code_details"]),
+                         (oversized.header("x-request-id"), 414, "uri_too_long"))
+        self.assertTrue(last["client"].startswith("127.0.0.1:"))
         text = "\n".join(lines())
         for secret in ("asked-for", "answered-with", "key-of-mine"):
             self.assertNotIn(secret, text)

@@ -193,7 +193,7 @@ class ReplayTest(CacheTest):
         self.start(policy=POLICY + "    ttl: 1s\n")
         self.ask()
         self.assertIn("hit", self.ask().header("cache-status"))
-        wait_until(lambda: "fwd=uri-miss" in self.ask().header("cache-status"), "it is forgotten", 10)
+        wait_until(lambda: "fwd=stale" in self.ask().header("cache-status"), "its time is over", 10)
         self.assertEqual(self.count(), 2)
         self.assertEqual(self.lookups("stale") + self.lookups("miss"), 2)
 

@@ -182,10 +182,10 @@ class NamedFileTest(ServeTest):
             tokens = stream.tokens()
             self.assertEqual(next(tokens), "one")
             with open(keys, "w", encoding="ascii") as file:
-                file.write("new\n")
-            self.proxy.proxy.send(signal.SIGHUP)
+                file.write("new\n")         # The file alone: nobody tells the proxy.
             wait_until(lambda: self.proxy.chat("hello?", headers={"authorization": "Bearer old"}).status == 401,
-                       "the old key is none any more")
+                       "the old key is none any more", 10)
+            self.assertEqual(self.proxy.chat("hello?", headers={"authorization": "Bearer new"}).status, 200)
             self.go_on.set()
             self.assertEqual(list(tokens), ["two"])
 

@@ -128,6 +128,40 @@ class ReloadTest(ProxyTest):
         wait_until(lambda: self.models() == ["second"], "a good file is taken", 10)
         self.assertEqual(self.proxy.metric("penstock_config_last_reload_successful"), 1)
 
+    def test_a_file_that_is_gone_is_told_and_forgiven_when_it_is_back(self):
+        self.start()
+        aside = self.proxy.policy_file + ".aside"
+        for signals in (False, True):
+            os.rename(self.proxy.policy_file, aside)
+            if signals:
+                self.proxy.proxy.send(signal.SIGHUP)
+            wait_until(lambda: self.proxy.metric("penstock_config_last_reload_successful") == 0, "it is missed", 10)
+            self.assertEqual(self.proxy.chat("hello?").status, 200)
+            os.rename(aside, self.proxy.policy_file)
+            wait_until(lambda: self.proxy.metric("penstock_config_last_reload_successful") == 1, "it is back", 10)
+        self.assertIn("the file cannot be read any more", self.log())
+
+    def test_a_listener_moves_to_every_address_of_its_port(self):
+        self.start()
+        port = self.proxy.proxy_address.rpartition(":")[2]
+        self.proxy.write_policy(policy().replace("{address: {listen}", f"{{address: '0.0.0.0:{port}'"))
+        wait_until(lambda: f"listener public on http://0.0.0.0:{port}" in self.log(), "it has moved", 10)
+        self.assertEqual(self.proxy.chat("hello?").status, 200)
+        self.assertEqual(self.reloads("rejected"), 0)
+
+    def test_a_reload_tells_its_warnings_and_no_old_news(self):
+        self.start()
+        name = self.backend.address
+        for word in ("open", "auto"):
+            self.proxy.admin(f"/backends/lexicon/{name}/breaker/{word}", method="POST")
+        wait_until(lambda: self.log().count(": breaker ") == 2, "both are told", 10)
+        self.proxy.write_policy(policy().replace("health_check: {enabled: false}", "health_check: {interval: 3s}") +
+                                "caches: [{name: unused}]\n")
+        wait_until(lambda: "generation 2 is in force" in self.log(), "it is taken", 10)
+        self.assertRegex(self.log(), r"policy.*yaml:\d+:\d+: warning: caches\[0\].*")
+        time.sleep(0.5)  # Two looks at each breaker.
+        self.assertEqual(self.log().count(": breaker "), 2, self.log())
+
     def test_reloads_under_load_lose_nothing(self):
         def answer(request):
             if b'"stream": true' in request.body:

@@ -90,6 +90,22 @@ class TakeoverTest(StackTest):
         self.assertIsNone(self.proxy.proxy.ended())
         self.assertEqual(request(self.proxy.admin_address, "GET", "/readyz").status, 200)
 
+    def test_what_operators_said_of_backends_is_said_to_the_next_process(self):
+        self.start()
+        old = self.proxy.proxy
+        held, left = (backend.address for backend in self.backends)
+        for word in (f"{held}/drain", f"{held}/breaker/open", f"{left}/breaker/close"):
+            self.proxy.admin(f"/backends/lexicon/{word}", method="POST")
+        process = self.next()
+        self.assertEqual(old.wait(patient(30)), 0, self.log(old))
+        shown = {b["name"]: b for b in self.proxy.admin("/backends")["pools"][0]["backends"]}
+        self.assertEqual({name: (b["drained"], b["breaker"]["override"]) for name, b in shown.items()},
+                         {held: (True, "open"), left: (False, "close")})
+        self.assertIn(f"takeover: backend lexicon/{held}: drain, as an operator told", self.log(process))
+        served = {self.proxy.chat("hello?").header("x-penstock-backend") for _ in range(8)}
+        self.assertEqual(len(served), 1, served)
+        self.assertIn(left, served.pop())
+
     def test_a_new_process_that_is_no_good_changes_nothing(self):
         self.start()
         old = self.proxy.proxy

@@ -30,5 +30,13 @@ TEST_F(Subcommand, ExplainSaysWhyNothingTakesARequest) {
   EXPECT_NE(out_.str().find("no pool serves the model \"x\""), std::string::npos) << out_.str();
 }
 
+TEST_F(Subcommand, ExplainSaysWhatTheProxyAnswersByItself) {
+  EXPECT_EQ(RunExplain({.file = File(kGood), .path = "/v1/chat/completions"}, out_, err_), kExitNoRoute);
+  EXPECT_NE(out_.str().find("400, the body has to name a model"), std::string::npos) << out_.str();
+  out_.str("");
+  EXPECT_EQ(RunExplain({.file = File(kGood), .method = "GET", .path = "/v1/models"}, out_, err_), kExitOk);
+  EXPECT_NE(out_.str().find("answered by the proxy itself"), std::string::npos) << out_.str();
+}
+
 }  // namespace
 }  // namespace penstock

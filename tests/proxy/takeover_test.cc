@@ -49,10 +49,11 @@ TEST(Takeover, TheNewProcessAsksAndTakesAllThereIs) {
   std::thread old([&] {
     const auto asked = ends.first.Receive(true);
     ASSERT_TRUE(asked.ok());
-    EXPECT_EQ(asked->text, "take 1 keys");
+    EXPECT_EQ(asked->text, "take 1 keys operator");
     EXPECT_TRUE(ends.first.Send("listen 127.0.0.1:80", Some(2)));
     EXPECT_TRUE(ends.first.Send("listen admin 127.0.0.1:90", Some(1)));
     EXPECT_TRUE(ends.first.Send(std::string_view("keys \0\xff secret", 14)));
+    EXPECT_TRUE(ends.first.Send(ToMessage({"breaker/open", "a pool", "b\nc"})));
     EXPECT_TRUE(ends.first.Send("end"));
   });
   auto taken = TakeAll(ends.second);
@@ -64,6 +65,10 @@ TEST(Takeover, TheNewProcessAsksAndTakesAllThereIs) {
   EXPECT_EQ(taken->keys, std::string_view("\0\xff secret", 9));
   Wipe(taken->keys);
   EXPECT_EQ(taken->keys, "");
+  ASSERT_EQ(taken->words.size(), 1u);
+  EXPECT_EQ(taken->words[0].word, "breaker/open");
+  EXPECT_EQ(taken->words[0].pool, "a pool");
+  EXPECT_EQ(taken->words[0].backend, "b\nc");
 }
 
 TEST(Takeover, AnOldProcessThatEndsOrTalksNonsenseIsAnError) {

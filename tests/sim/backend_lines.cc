@@ -84,6 +84,7 @@ class Http1Line final : public Line, public StreamReceiver, public Http1Reader::
     call_->method = message.Word(0);
     call_->path = message.Word(1);
     ReadQuestion(*call_, backend_.outside(), message.Field("x-nonce"));
+    if (said_too_much_) backend_.outside().ledger.OnCrossing(call_->nonce);
     backend_.OnHead(*call_);
     return false;
   }
@@ -116,7 +117,10 @@ class Http1Line final : public Line, public StreamReceiver, public Http1Reader::
       answered = true;
     }
     void Break(bool cleanly) override { line.Break(cleanly); }
-    void Raw(std::string_view bytes) override { line.Write(bytes); }
+    void Raw(std::string_view bytes) override {
+      line.Write(bytes);
+      line.said_too_much_ = true;
+    }
     bool Refuse(int) override { return false; }
     bool full() const override { return line.stream_ != nullptr && line.stream_->above_mark(); }
 
@@ -150,6 +154,7 @@ class Http1Line final : public Line, public StreamReceiver, public Http1Reader::
 
   Backend& backend_;
   std::unique_ptr<Stream> stream_;
+  bool said_too_much_ = false;
   Reading reading_;
   Http1Reader reader_;
   std::unique_ptr<Http1Call> call_, done_;

@@ -92,7 +92,7 @@ class Http1Client final : public Client, public StreamReceiver, public Http1Read
     asked.status = message.status();
     if (message.Field("connection") == "close") last_ = true;
     // Half a head is answered, though the rest is on its way, and is no request.
-    if (asked.status == 408 && message.Field("x-request-id").empty()) asked.refusable = true;
+    if (asked.status == 408 && outside_.ledger.Refused(message.Field("x-request-id"))) asked.refusable = true;
     EXPECT_TRUE(asked.refusable || message.Field("x-request-id") == asked.nonce)
         << "the answer to " << message.Field("x-request-id") << " came to " << asked.nonce << ": " << message.start;
     return asked.method == "HEAD" || asked.status == 204 || asked.status == 304;

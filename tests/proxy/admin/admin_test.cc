@@ -209,7 +209,7 @@ TEST(Admin, AChangeIsNotTakenFromAWebPage) {
 
 TEST(Admin, AGetChangesNothing) {
   World world;
-  EXPECT_EQ(world.Get("/backends/main/b0/drain").status, 404);
+  EXPECT_EQ(world.Get("/backends/main/b0/drain").status, 405);
   EXPECT_EQ(world.Ask("DELETE", "/backends/main/b0/drain").status, 405);
   EXPECT_FALSE(world.state(0).drained);
 }

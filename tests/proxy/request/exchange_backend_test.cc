@@ -253,6 +253,25 @@ TEST(Queue, IsBounded) {
   EXPECT_EQ(world.pool().queue.size(), 3u);
 }
 
+TEST(Queue, IsOneOfAllWorkersAndNobodyLosesAPlaceInIt) {
+  World world(2, WithOneSlotEach(3));
+  std::vector<std::unique_ptr<Peer>> clients;
+  for (int i = 0; i < 4; ++i) clients.push_back(world.Connect());
+  for (int i = 0; i < 2; ++i) world.Ask(*clients[i], Post(kBody));
+  auto& queued = world.fleet->pools[0]->queued;
+  queued += 2;                           // Of another worker.
+  EXPECT_EQ(world.Ask(*clients[2], Post(kBody)), "");
+  EXPECT_EQ(queued, 3u);
+  EXPECT_EQ(StatusOf(world.Ask(*clients[3], Post(kBody))), 429);
+  queued += 5;                           // Each looks for a backend again and again.
+  world.Wait(kSecond);
+  EXPECT_EQ(clients[2]->heard, "");
+  queued -= 7;
+  world.backends[0]->Say(Ok("{}"));
+  world.Wait(kSecond);
+  EXPECT_EQ(queued, 0u);
+}
+
 TEST(Queue, IsLeftWith429AfterItsWaitWheneverItBegan) {
   for (MonoTime phase = 0; phase < 20 * kMillisecond; phase += 1300) {
     World world(2, WithOneSlotEach());

@@ -57,7 +57,7 @@ class Proxy {
     context.snapshot = std::make_shared<Snapshot>(fleet_);
     context.snapshot->pools.push_back(std::make_unique<PoolContext>(
         fleet_->pools[0], 0, seed, metrics_, *lb::MakePolicy("weighted_score", {}),
-        std::make_shared<ResultCache>(cache), 0, fleet_->pools[0]->settings.queue.max));
+        std::make_shared<ResultCache>(cache), 0));
     listener_ = *loop_.Listen(address, [this](std::unique_ptr<Stream> stream) {
       sessions.Accept(std::move(stream), std::make_shared<const Entrance>(Entrance{.debug_headers = true}));
     });

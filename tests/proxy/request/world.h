@@ -119,7 +119,7 @@ class World {
     auto snapshot = std::make_shared<Snapshot>(fleet);
     const auto& state = fleet->pools[0];
     snapshot->pools.push_back(std::make_unique<PoolContext>(
-        state, 0, 1, metrics, *lb::MakePolicy("round_robin", {}), cache, 0, state->settings.queue.max));
+        state, 0, 1, metrics, *lb::MakePolicy("round_robin", {}), cache, 0));
     return snapshot;
   }
   PoolContext& pool() { return *context->snapshot->pools[0]; }
