@@ -151,6 +151,10 @@ void Ledger::CheckBody(const Asked& asked, bool whole) const {
   if (said->events) {
     const size_t error = body.find(kErrorEvent);
     if (error != std::string::npos) body.erase(error);  // The end of it is checked by tests of its own.
+    // Of one that was cut as well only the beginning may have come.
+    for (size_t some = kErrorEvent.size() - 1; some > 0 && !said->body.starts_with(body); --some) {
+      if (body.ends_with(kErrorEvent.substr(0, some))) body.erase(body.size() - some);
+    }
   }
   EXPECT_TRUE(said->body.starts_with(body)) << "not the first bytes of " << said->id << ": " << Describe(asked)
                                             << "\n" << body.substr(body.size() - std::min<size_t>(body.size(), 300));
