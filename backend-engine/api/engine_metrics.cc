@@ -197,6 +197,7 @@ EngineMetrics::EngineMetrics(MetricNames names)
       whole_(WholeBuckets()) {}
 
 void EngineMetrics::OnEnd(EndReason reason, double seconds) {
+  if (reason == EndReason::kSlowClient && names_ == MetricNames::kVllm) reason = EndReason::kAbort;
   ++ended_[static_cast<size_t>(reason)];
   if (reason == EndReason::kStop || reason == EndReason::kLength) whole_.Observe(seconds);
 }
@@ -230,6 +231,7 @@ std::string EngineMetrics::Text(const NodeLabels& labels, const EngineLoad& load
   page.Histogram(names.next_token, "Between two tokens of an answer", next_token_);
   page.Histogram(names.whole, "From a request's submission to its last token", whole_);
   for (size_t reason = 0; reason < kEndReasons.size(); ++reason) {
+    if (!own && reason == static_cast<size_t>(EndReason::kSlowClient)) continue;
     page.Counter(names.success, "Sequences ended, by reason", static_cast<double>(ended_[reason]),
                  {{std::string(names.end_label), std::string(kEndReasons[reason])}});
   }

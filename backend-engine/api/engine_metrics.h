@@ -39,8 +39,10 @@ struct DeviceGauges {
 };
 
 // How an answer's sequence ended, for penstock_engine_request_success_total and its sisters.
-enum class EndReason : uint8_t { kStop, kLength, kAbort, kError };
-inline constexpr std::array<std::string_view, 4> kEndReasons = {"stop", "length", "abort", "error"};
+// Among vLLM's names a slow client's is an abort.
+enum class EndReason : uint8_t { kStop, kLength, kAbort, kError, kSlowClient };
+inline constexpr std::array<std::string_view, 5> kEndReasons = {"stop", "length", "abort", "error",
+                                                                "slow_client"};
 
 class EngineMetrics {
  public:

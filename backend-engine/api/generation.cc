@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "backend-engine/api/error_answer.h"
+#include "proxy/base/log.h"
 
 namespace penstock::engine {
 namespace {
@@ -151,7 +152,9 @@ void Generation::OnEvent(TokenEvent& event) {
       break;
     default:
       // Cancelled: by a stop string of the request, or because nobody reads on.
-      context_.metrics.OnEnd(choice->reason == "stop" ? EndReason::kStop : EndReason::kAbort,
+      context_.metrics.OnEnd(choice->reason == "stop" ? EndReason::kStop
+                             : too_slow_              ? EndReason::kSlowClient
+                                                      : EndReason::kAbort,
                              seconds);
   }
 }
@@ -177,9 +180,26 @@ void Generation::OnToken(Choice& choice, const TokenEvent& event) {
     choice.reason = "stop";
     context_.engine.Cancel(choice.id);
     Finish(choice, "stop");
+  } else if (start_.settings.stream && Behind()) {
+    Hold(choice, piece.size() + (start_.head.logprobs ? 90 * (1 + event.top.size()) : 0));
   } else if (start_.settings.stream && !choice.text.empty()) {
     AppendChunk(choice, {});
   }
+}
+
+// The text stays where it is; more than the bound ends the answer in words.
+void Generation::Hold(Choice& choice, size_t bytes) {
+  choice.held += bytes;
+  held_ += bytes;
+  if (held_ <= kHeldBytes) return;
+  too_slow_ = true;
+  LogInfo("{}: ended: its client reads too slowly, {} bytes are not taken and more than {} wait",
+          start_.head.id, answer_->buffered(), kHeldBytes);
+  Fail({.status = 408,
+        .code = "slow_client",
+        .message = fmt::format("this stream is read so much more slowly than it is made that {} MiB "
+                               "of it wait, the most that is kept; read faster, or ask for fewer "
+                               "logprobs", kHeldBytes >> 20)});
 }
 
 void Generation::AddLogprobs(Choice& choice, const TokenEvent& event) {
@@ -213,6 +233,7 @@ void Generation::AppendChunk(Choice& choice, std::string_view reason) {
   choice.begun = true;
   choice.text.clear();
   choice.logprobs.clear();
+  held_ -= std::exchange(choice.held, 0);
 }
 
 HeaderList Generation::Headers() const {
@@ -232,7 +253,13 @@ void Generation::Begin() {
 }
 
 void Generation::Flush() {
-  if (out_.empty() || closed_) return;
+  if (closed_) return;
+  if (held_ > 0 && !Behind()) {
+    for (Choice& choice : choices_) {
+      if (choice.held > 0 && !choice.text.empty()) AppendChunk(choice, {});
+    }
+  }
+  if (out_.empty()) return;
   Begin();
   answer_->Write(out_);
   out_.clear();
@@ -281,7 +308,9 @@ void Generation::Fail(const ApiError& error) {
 }
 
 void Generation::OnTick() {
-  if (closed_ || !start_.settings.stream || context_.now() - last_write_ < kKeepAlive) return;
+  if (closed_ || !start_.settings.stream) return;
+  Flush();
+  if (context_.now() - last_write_ < kKeepAlive) return;
   out_ += ": keep-alive\n\n";
   Flush();
 }

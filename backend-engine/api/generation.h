@@ -6,6 +6,11 @@
 // sequences report their end like all others. So the number of generations is
 // the number of answers that hold anything.
 //
+// A client that takes a stream more slowly than it is made is not pressed: while
+// much of it is unsent, further tokens wait as text, a fiftieth of their size as
+// events, and become one event once some was taken. What waits has a bound, which
+// only the logprobs of many tokens reach: there the answer ends with an error.
+//
 // Threads: the loop's.
 #pragma once
 
@@ -48,6 +53,8 @@ struct GenerationStart {
 class Generation {
  public:
   static constexpr MonoTime kKeepAlive = 15 * kSecond;
+  static constexpr size_t kUnsentBytes = 256 << 10;  // From here on tokens are held,
+  static constexpr size_t kHeldBytes = 4 << 20;      // up to so much of them.
 
   Generation(GenerationContext& context, GenerationStart start,
              std::unique_ptr<HttpAnswer> answer);
@@ -74,6 +81,7 @@ class Generation {
     std::string text;                     // Whole answers: all of it. Streams: not yet sent.
     std::vector<TokenLogprobs> logprobs;  // Likewise.
     int64_t characters = 0;               // Of text so far, for text_offset.
+    size_t held = 0;                      // About what held tokens take.
     MonoTime last_token = 0;
     bool begun = false;                   // A stream's first event was made.
     bool finished = false;                // Nothing more goes to the client.
@@ -86,6 +94,8 @@ class Generation {
   Choice* Find(SequenceId id);
   void OnToken(Choice& choice, const TokenEvent& event);
   void AddLogprobs(Choice& choice, const TokenEvent& event);
+  bool Behind() const { return answer_->buffered() >= kUnsentBytes; }
+  void Hold(Choice& choice, size_t bytes);
   void Finish(Choice& choice, std::string_view reason);
   void AppendChunk(Choice& choice, std::string_view reason);
   void Complete();
@@ -99,11 +109,13 @@ class Generation {
   std::vector<Choice> choices_;
   Usage usage_;
   std::string out_;
+  size_t held_ = 0;           // Of all choices.
   size_t live_ = 0;           // Sequences in the engine.
   size_t unfinished_ = 0;     // Choices still to be answered.
   bool submitted_ = false;
   bool begun_ = false;        // The stream's head is out.
   bool closed_ = false;       // The answer is complete, cut, or nobody reads it.
+  bool too_slow_ = false;     // The client: the answer was ended for it.
   MonoTime last_write_ = 0;
 };
 

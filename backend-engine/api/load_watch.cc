@@ -5,12 +5,24 @@
 #include <utility>
 
 namespace penstock::engine {
+namespace {
+
+constexpr size_t kUnreadBytes = 1 << 20;
+
+// Those that left, and those that do not read; the end of their answers cuts these.
+void DropTheDeaf(std::vector<std::unique_ptr<HttpAnswer>>& readers) {
+  std::erase_if(readers, [](const auto& reader) {
+    return reader->client_gone() || reader->buffered() > kUnreadBytes;
+  });
+}
+
+}  // namespace
 
 LoadWatch::LoadWatch(Loop& loop, std::function<LoadReport()> read)
     : loop_(loop), read_(std::move(read)) {}
 
 bool LoadWatch::Add(std::unique_ptr<HttpAnswer>& answer) {
-  std::erase_if(readers_, [](const auto& reader) { return reader->client_gone(); });
+  DropTheDeaf(readers_);
   if (readers_.size() >= kReadersMax) return false;
   answer->Begin(200, "application/x-ndjson", {{"cache-control", "no-cache"}});
   if (ended_) {  // Its last line is its first.
@@ -42,7 +54,7 @@ void LoadWatch::TellSoon() {
 }
 
 void LoadWatch::Tell() {
-  std::erase_if(readers_, [](const auto& reader) { return reader->client_gone(); });
+  DropTheDeaf(readers_);
   soon_ = false;
   timer_.Cancel();
   if (readers_.empty()) return;

@@ -30,6 +30,7 @@ namespace {
 constexpr MonoTime kLastBytes = 100 * kMillisecond;
 constexpr MonoTime kSentTick = 20 * kMillisecond;
 constexpr size_t kOtherConnections = 256;
+constexpr size_t kStreamBufferBytes = 64 << 20;
 
 LogLevel LevelOf(std::string_view name) {
   if (name == "debug") return LogLevel::kDebug;
@@ -62,9 +63,11 @@ ServiceOptions MakeServiceOptions(const ServeOptions& options, absl::Time now) {
 }
 
 // Every answer in progress has a connection; some more ask for health, load and metrics.
+// Generations bound what is unsent; at the end of a stream all that they held goes out at once.
 HttpServerOptions MakeServerOptions(const ServeOptions& options) {
   HttpServerOptions server;
   server.connections = std::max(server.connections, AnswersMax(options) + kOtherConnections);
+  server.stream_buffer_bytes = kStreamBufferBytes;
   return server;
 }
 

@@ -26,7 +26,9 @@ struct HttpServerOptions {
   size_t connections = 1024;                // Above: closed at accept.
   MonoTime header_timeout = 10 * kSecond;
   MonoTime keep_alive_timeout = 75 * kSecond;
-  size_t stream_buffer_bytes = 1 << 20;     // A slow reader of a streamed answer is cut above this.
+  // A reader whose streamed answer has more unsent is cut, with a line in the log: the last
+  // resort. Whoever writes much looks at buffered() and waits, or ends it in words by CutAfter().
+  size_t stream_buffer_bytes = 1 << 20;
 };
 
 using HeaderList = std::vector<std::pair<std::string, std::string>>;
@@ -61,7 +63,7 @@ class HttpAnswer {
   virtual void End(const HeaderList& trailers = {}) = 0;
   virtual void Cut() = 0;
   // Last words of a begun answer that is not whole, then a cut: once the client's
-  // side has them, or has not taken them for a second.
+  // side has them, or has taken nothing for a second.
   virtual void CutAfter(std::string_view last) {
     Write(last);
     Cut();

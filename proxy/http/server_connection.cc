@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "proxy/base/log.h"
 #include "proxy/http/error_reply.h"
 
 namespace penstock {
@@ -124,7 +125,9 @@ void ServerConnection::OnStreamEnd(const absl::Status& status) {
 void ServerConnection::OnDeadline() {
   const Scope scope(*this);
   if (cutting_) {
-    if (stream_->buffered() > 0 && shared_.loop.now() < cut_by_) {
+    const size_t unsent = stream_->buffered();
+    if (unsent < std::exchange(unsent_, unsent)) cut_by_ = shared_.loop.now() + kCutTime;
+    if (unsent > 0 && shared_.loop.now() < cut_by_) {
       return deadline_.Set(shared_.loop.now() + kCutTick);
     }
     stream_->Reset();
@@ -253,13 +256,14 @@ void ServerConnection::AwaitPeer() {
 }
 
 // A reset takes away what the client's side has not got yet, so it comes a tick
-// after the last byte went out, or when kCutTime is over.
+// after the last byte went out, or when none was taken for kCutTime.
 void ServerConnection::CutSoon() {
   if (dead_) return;
   answer_ = nullptr;
   cutting_ = true;
   pending_.clear();
   stream_->Resume();
+  unsent_ = stream_->buffered();
   cut_by_ = shared_.loop.now() + kCutTime;
   deadline_.Set(shared_.loop.now() + kCutTick);
 }
@@ -311,7 +315,11 @@ void ServerAnswer::Write(std::string_view data) {
   const ServerConnection::Scope scope(*connection_);
   connection_->codec_->WriteBody(connection_->shared_.gather, connection_->id_, data);
   connection_->Flush();
-  if (connection_->stream_->buffered() <= connection_->shared_.options.stream_buffer_bytes) return;
+  const size_t unsent = connection_->stream_->buffered();
+  const size_t most = connection_->shared_.options.stream_buffer_bytes;
+  if (unsent <= most) return;
+  LogInfo("{}: cut in the middle of an answer: {} bytes of it are not taken, allowed: {}",
+          connection_->stream_->peer(), unsent, most);
   connection_->stream_->Reset();
   connection_->Die();
 }

@@ -96,14 +96,14 @@ class ServerConnection final : public StreamReceiver, public CodecReceiver {
   ServerAnswer* answer_ = nullptr;   // Of the request that the handler has.
   std::string pending_;              // Bytes behind the current request; not empty: paused.
   size_t lingered_ = 0;
-  size_t unsent_ = 0;                // Of finished answers, when last looked at,
+  size_t unsent_ = 0;                // Of finished and cut answers, when last looked at,
   MonoTime give_up_ = 0;             // and when some of it must have been taken.
   int depth_ = 0;
   bool in_feed_ = false;
   bool refused_ = false;             // An error was answered: only the close is left.
   bool lingering_ = false;           // Our direction is ended; waiting for the peer's end.
-  bool cutting_ = false;             // To be reset, by cut_by_, once its last bytes are gone.
-  MonoTime cut_by_ = 0;
+  bool cutting_ = false;             // To be reset once its last bytes are gone,
+  MonoTime cut_by_ = 0;              // or by then, if none of them is taken.
   bool dead_ = false;
 };
 

@@ -5,9 +5,11 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import unittest
 
@@ -98,6 +100,55 @@ class AnswersTest(EngineTest):
                  for seed in (5, 5, 6, 7, 8)]
         self.assertEqual(asked[0], asked[1])
         self.assertGreater(len(set(asked)), 1)
+
+
+class SlowReaderTest(EngineTest):
+    def long_engine(self):
+        """An engine whose answers may be longer than what the system takes for a client that does not read."""
+        folder = tempfile.mkdtemp(prefix="penstock-test-")
+        self.addCleanup(shutil.rmtree, folder)
+        model = os.path.join(folder, "lexicon-5m")
+        shutil.copytree(MODEL, model)
+        with open(os.path.join(model, "config.json"), encoding="utf-8") as config:
+            changed = {**json.load(config), "max_position_embeddings": 1 << 16}
+        with open(os.path.join(model, "config.json"), "w", encoding="utf-8") as config:
+            json.dump(changed, config)
+        return self.engine(device="emulated", model=model, more=["--timing", "instant"])
+
+    def read_late(self, more):
+        """All that is sent to a client that first reads when the engine has nothing left to do."""
+        body = json.dumps(chat("What is a turbine?", stream=True, **more)).encode()
+        host, port = self.address.rsplit(":", 1)
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.settimeout(60)
+            client.connect((host, int(port)))
+            client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+                           b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+            answer = client.recv(1)
+            wait_until(lambda: self.load()["running"] == 0, "the engine is done", 120)
+            with contextlib.suppress(ConnectionResetError):
+                while part := client.recv(1 << 20):
+                    answer += part
+        return answer
+
+    def metric(self, line):
+        return line in request(self.address, "GET", "/metrics").body.decode()
+
+    def test_a_reader_that_falls_behind_gets_the_whole_answer_in_fewer_events(self):
+        self.long_engine()
+        answer = self.read_late({"n": 4, "max_tokens": 9000, "stream_options": {"include_usage": True}})
+        self.assertIn(b'"completion_tokens":36000', answer)
+        self.assertRegex(answer[-2000:], rb"data: \[DONE\]\n\n\r\n0\r\nendpoint-load-metrics: [^\r]+\r\n\r\n$")
+        self.assertLess(answer.count(b"data: "), 36000)
+        self.assertTrue(self.metric('finish_reason="length"} 4\n'))
+
+    def test_a_reader_too_slow_for_its_logprobs_is_counted_and_the_log_says_so(self):
+        self.long_engine()
+        answer = self.read_late({"n": 8, "max_tokens": 9000, "logprobs": True, "top_logprobs": 20})
+        self.assertNotIn(b"[DONE]", answer)
+        self.assertTrue(self.metric('finish_reason="slow_client"} 8\n'))
+        self.assertIn("its client reads too slowly", self.engines.logs())
 
 
 class LoadTest(EngineTest):

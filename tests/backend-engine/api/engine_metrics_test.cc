@@ -24,6 +24,7 @@ std::string Text(MetricNames names) {
   metrics.OnNextToken(0.004);
   metrics.OnEnd(EndReason::kStop, 0.5);
   metrics.OnEnd(EndReason::kAbort, 0.1);
+  metrics.OnEnd(EndReason::kSlowClient, 0.1);
   metrics.OnAnswer(200);
   metrics.OnAnswer(429);
   return metrics.Text(kLabels, kLoad, 1);
@@ -41,6 +42,7 @@ TEST(EngineMetrics, CarriesOurOwnNames) {
            "penstock_engine_e2e_request_latency_seconds_count{model=\"m\"} 1\n",
            "penstock_engine_request_success_total{model=\"m\",finish_reason=\"abort\"} 1\n",
            "penstock_engine_request_success_total{model=\"m\",finish_reason=\"error\"} 0\n",
+           "penstock_engine_request_success_total{model=\"m\",finish_reason=\"slow_client\"} 1\n",
            "penstock_engine_http_answers_total{model=\"m\",code=\"4xx\"} 1\n",
            "penstock_engine_info{model=\"m\",version=\"1\",device=\"cpu\",tp=\"2\",dtype=\"bf16\"} 1\n",
        }) {
@@ -106,6 +108,7 @@ TEST(EngineMetrics, CarriesTheNamesOfVllmWhereAskedTo) {
            "vllm:cache_config_info{engine=\"0\",model_name=\"m\",block_size=\"16\","
            "num_gpu_blocks=\"40\"} 1\n",
            "vllm:request_success_total{engine=\"0\",model_name=\"m\",finished_reason=\"stop\"} 1\n",
+           "vllm:request_success_total{engine=\"0\",model_name=\"m\",finished_reason=\"abort\"} 2\n",
        }) {
     EXPECT_NE(text.find(line), std::string::npos) << line << text;
   }

@@ -21,6 +21,7 @@ struct Seen {
   std::string body;
   HeaderList trailers;
   bool begun = false, ended = false, cut = false;
+  size_t unsent = 0;
   absl::AnyInvocable<void()> on_gone;
 };
 
@@ -49,7 +50,7 @@ class SeenAnswer final : public HttpAnswer {
     seen_.ended = true;
   }
   void Cut() override { seen_.cut = true; }
-  size_t buffered() const override { return 0; }
+  size_t buffered() const override { return seen_.unsent; }
   bool client_gone() const override { return false; }
   void OnClientGone(absl::AnyInvocable<void()> callback) override {
     seen_.on_gone = std::move(callback);
@@ -211,6 +212,52 @@ TEST_F(GenerationTest, AClientThatLeftHearsNothingMore) {
   EXPECT_FALSE(seen_.ended);
   EXPECT_TRUE(generation_->over());
   EXPECT_EQ(metrics_.ended(EndReason::kAbort), 1u);
+}
+
+TEST_F(GenerationTest, WhatASlowReaderHasNotTakenBecomesOneEventOnceItTakesSome) {
+  Start({.stream = true});
+  Token("in the");
+  const std::string before = seen_.body;
+  seen_.unsent = Generation::kUnsentBytes;
+  Token(" end of the");
+  generation_->OnTick();
+  EXPECT_EQ(seen_.body, before);
+  seen_.unsent = 0;
+  generation_->OnTick();
+  EXPECT_NE(seen_.body.find(R"("content":" end of the"})"), std::string::npos) << seen_.body;
+}
+
+TEST_F(GenerationTest, ASlowReaderGetsTheWholeAnswer) {
+  Start({.stream = true});
+  seen_.unsent = Generation::kUnsentBytes;
+  Token("in the end of the", FinishReason::kLength);
+  EXPECT_NE(seen_.body.find(R"("content":"in the end of the"})"), std::string::npos) << seen_.body;
+  EXPECT_TRUE(seen_.body.ends_with("data: [DONE]\n\n"));
+  EXPECT_TRUE(seen_.ended);
+}
+
+TEST_F(GenerationTest, AReaderTooSlowForItsLogprobsIsToldSoBeforeTheCut) {
+  AnswerSettings settings{.stream = true};
+  settings.sampling.logprobs = 20;
+  Start(std::move(settings));
+  Token("word");
+  seen_.unsent = Generation::kUnsentBytes;
+  const auto ids = opened_->model.tokenizer->Encode(" the", false, false);
+  ASSERT_TRUE(ids.ok());
+  int tokens = 0;
+  for (; !seen_.cut && tokens < 10000; ++tokens) {
+    TokenEvent event{.id = id(), .token = ids->front()};
+    event.top.resize(20, {.token = ids->front()});
+    generation_->OnEvent(event);
+    generation_->Flush();
+  }
+  EXPECT_GT(tokens, 2000);
+  EXPECT_TRUE(seen_.cut);
+  EXPECT_NE(seen_.body.find(R"("code":"slow_client")"), std::string::npos);
+  EXPECT_EQ(seen_.body.find("[DONE]"), std::string::npos);
+  Event(-1, FinishReason::kCancelled);
+  EXPECT_TRUE(generation_->over());
+  EXPECT_EQ(metrics_.ended(EndReason::kSlowClient), 1u);
 }
 
 TEST_F(GenerationTest, AnAnswerOfNoTextIsStillAnAnswer) {

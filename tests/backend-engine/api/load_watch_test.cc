@@ -15,7 +15,8 @@ namespace {
 
 // Keeps when each line came, in told time.
 struct Reader final : HttpAnswer {
-  explicit Reader(Loop& loop_in, std::vector<MonoTime>& lines_in) : loop(loop_in), lines(lines_in) {}
+  Reader(Loop& loop_in, std::vector<MonoTime>& lines_in, const size_t& unread_in)
+      : loop(loop_in), lines(lines_in), unread(unread_in) {}
   void Send(int, std::string_view, std::string_view, const HeaderList&) override { FAIL(); }
   void Begin(int, std::string_view, const HeaderList&) override {}
   void Write(std::string_view data) override {
@@ -24,17 +25,18 @@ struct Reader final : HttpAnswer {
   }
   void End(const HeaderList&) override {}
   void Cut() override {}
-  size_t buffered() const override { return 0; }
+  size_t buffered() const override { return unread; }
   bool client_gone() const override { return false; }
   void OnClientGone(absl::AnyInvocable<void()>) override {}
 
   Loop& loop;
   std::vector<MonoTime>& lines;
+  const size_t& unread;
 };
 
 struct LoadWatchTest : ::testing::Test {
   void Watch() {
-    std::unique_ptr<HttpAnswer> answer = std::make_unique<Reader>(loop, lines);
+    std::unique_ptr<HttpAnswer> answer = std::make_unique<Reader>(loop, lines, unread);
     ASSERT_TRUE(watch.Add(answer));
     begun = loop.now();
   }
@@ -54,9 +56,21 @@ struct LoadWatchTest : ::testing::Test {
   ManualLoop loop{network};
   LoadReport report;
   std::vector<MonoTime> lines;
+  size_t unread = 0;
   MonoTime begun = 0;
   LoadWatch watch{loop, [this] { return report; }};
 };
+
+TEST_F(LoadWatchTest, AReaderThatDoesNotReadIsToldNoMore) {
+  Watch();
+  const size_t told = lines.size();
+  unread = 2 << 20;
+  network.Advance(2 * kSecond);
+  Change();
+  unread = 0;
+  network.Advance(2 * kSecond);
+  EXPECT_EQ(lines.size(), told);
+}
 
 TEST_F(LoadWatchTest, TellsEachHalfSecondWhereNothingChanges) {
   Watch();

@@ -24,7 +24,10 @@ struct RawClient final : StreamReceiver {
     });
     network.RunUntilIdle();
   }
-  void OnData(std::string_view data) override { got += data; }
+  void OnData(std::string_view data) override {
+    got += data;
+    if (pause_after_each) stream->Pause();
+  }
   void OnStreamEnd(const absl::Status& status) override { ended = status.ok() ? "end" : "reset"; }
   void OnWritable() override {}
 
@@ -32,6 +35,7 @@ struct RawClient final : StreamReceiver {
   std::unique_ptr<Stream> stream;
   std::string got;
   std::string ended;
+  bool pause_after_each = false;
 };
 
 class ServerSim : public ::testing::Test {
@@ -188,6 +192,30 @@ TEST_F(ServerSim, ACutWaitsForItsLastWordsButNotForLong) {
   network_.Advance(2 * kSecond);
   EXPECT_EQ(slow->ended, "reset");
   EXPECT_EQ(server_->connections(), 0u);
+}
+
+TEST_F(ServerSim, ACutLeavesItsLastWordsToAReaderThatGoesOnTakingThem) {
+  network_.link_options.window_bytes = 1000;
+  network_.link_options.deliver_bytes = 1000;
+  Serve({}, [](HttpRequest, std::unique_ptr<HttpAnswer> answer) {
+    answer->Begin(200, "text/event-stream");
+    answer->CutAfter(std::string(20000, '!'));
+  });
+  const auto slow = Client();
+  slow->pause_after_each = true;
+  Say(*slow, kGet);
+  for (int i = 0; i < 10; ++i) {
+    network_.Advance(kSecond / 2);
+    EXPECT_EQ(slow->ended, "") << i;
+    slow->stream->Resume();
+    network_.RunUntilIdle();
+  }
+  slow->pause_after_each = false;
+  slow->stream->Resume();
+  network_.RunUntilIdle();
+  EXPECT_EQ(std::count(slow->got.begin(), slow->got.end(), '!'), 20000);
+  network_.Advance(kSecond);
+  EXPECT_EQ(slow->ended, "reset");
 }
 
 TEST_F(ServerSim, StoppingLetsAnswersFinishAndClosesTheRest) {
