@@ -110,7 +110,8 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
   std::unique_ptr<Checkpoint> checkpoint(new Checkpoint);
   checkpoint->parsed_ = std::move(*parsed);
   if (absl::Status status = checkpoint->OpenFiles(dir); !status.ok()) return status;
-  const absl::Status fits = CheckExpectedTensors(checkpoint->config(), checkpoint->source());
+  absl::Status fits = CheckExpectedTensors(checkpoint->config(), checkpoint->source());
+  if (fits.ok()) fits = CheckUnexpectedTensors(checkpoint->config(), checkpoint->TensorNames());
   if (!fits.ok()) {
     return absl::InvalidArgumentError(fmt::format("{}: {}", dir, std::string(fits.message())));
   }

@@ -3,7 +3,7 @@
 // model.safetensors.index.json lists.
 //
 // Open() reads every header and checks that the tensors are all there in the
-// shapes that config.json implies; it does not read the weights. Everything
+// shapes that config.json implies, and no others; it does not read the weights. Everything
 // that can be wrong with a file is one line: file, tensor or field, found,
 // expected, cure. No pickle is ever read.
 //

@@ -3,7 +3,43 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <charconv>
+#include <string_view>
+
+#include "absl/container/flat_hash_set.h"
+
 namespace penstock::engine {
+namespace {
+
+constexpr size_t kNamedMax = 4;
+
+// Computed from config.json, or a copy of the embeddings.
+bool HoldsNothingOfItsOwn(const ModelConfig& config, std::string_view name) {
+  return name.ends_with("rotary_emb.inv_freq") ||
+         (config.tied_embeddings && name == "lm_head.weight");
+}
+
+bool IsOfALaterLayer(const ModelConfig& config, std::string_view name) {
+  constexpr std::string_view kPrefix = "model.layers.";
+  if (!name.starts_with(kPrefix)) return false;
+  name.remove_prefix(kPrefix.size());
+  int64_t layer = -1;
+  std::from_chars(name.data(), name.data() + name.size(), layer);
+  return layer >= config.layer_count;
+}
+
+std::string LikelyCause(const ModelConfig& config, std::string_view name) {
+  if (IsOfALaterLayer(config, name)) {
+    return fmt::format("num_hidden_layers in config.json is {}: too few?", config.layer_count);
+  }
+  if (name.ends_with(".bias")) {
+    return "config.json says that there are no such biases: is its model_type right, are "
+           "attention_bias and mlp_bias?";
+  }
+  return "is it of another architecture than model_type in config.json says?";
+}
+
+}  // namespace
 
 std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config) {
   const int64_t hidden = config.hidden_size;
@@ -34,7 +70,6 @@ std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config) {
 }
 
 absl::Status CheckExpectedTensors(const ModelConfig& config, const TensorSource& source) {
-  constexpr size_t kNamedMax = 4;
   std::string named;
   size_t wrong = 0;
   for (const ExpectedTensor& expected : ExpectedTensors(config)) {
@@ -49,6 +84,25 @@ absl::Status CheckExpectedTensors(const ModelConfig& config, const TensorSource&
   return absl::InvalidArgumentError(fmt::format(
       "{} tensor(s) do not fit config.json: {}{}", wrong, named,
       wrong > kNamedMax ? fmt::format("; and {} more", wrong - kNamedMax) : ""));
+}
+
+absl::Status CheckUnexpectedTensors(const ModelConfig& config,
+                                    const std::vector<std::string>& names) {
+  absl::flat_hash_set<std::string> expected;
+  for (ExpectedTensor& tensor : ExpectedTensors(config)) expected.insert(std::move(tensor.name));
+  std::vector<std::string_view> found;
+  size_t count = 0;
+  for (const std::string& name : names) {
+    if (expected.contains(name) || HoldsNothingOfItsOwn(config, name)) continue;
+    if (++count <= kNamedMax) found.push_back(name);
+  }
+  if (count == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(fmt::format(
+      "{} tensor(s) that a model as in config.json does not have, so that its answers would be "
+      "wrong: {}{}; {}",
+      count, fmt::join(found, ", "),
+      count > kNamedMax ? fmt::format(" and {} more", count - kNamedMax) : "",
+      LikelyCause(config, found.front())));
 }
 
 }  // namespace penstock::engine

@@ -23,4 +23,10 @@ std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config);
 // and counts the rest.
 absl::Status CheckExpectedTensors(const ModelConfig& config, const TensorSource& source);
 
+// One line that names the first few of `names` that config.json does not account
+// for, counts them and says what the likely cause is: weights that are not used
+// mean wrong answers. What is known to hold nothing of its own may be there.
+absl::Status CheckUnexpectedTensors(const ModelConfig& config,
+                                    const std::vector<std::string>& names);
+
 }  // namespace penstock::engine

@@ -74,6 +74,37 @@ TEST(Checkpoint, NamesEveryTensorThatDoesNotFitTheConfig) {
   ExpectContains(error, "model.layers.0.mlp.down_proj.weight is [6, 4], expected [4, 6]");
 }
 
+TEST(Checkpoint, RefusesWeightsThatTheConfigDoesNotAccountFor) {
+  const auto with = [](const std::vector<std::string>& more) {
+    SmallCheckpoint checkpoint;
+    for (const std::string& name : more) {
+      checkpoint.tensors[name] = {.shape = {1}, .bytes = std::string(4, 'x')};
+    }
+    checkpoint.Write();
+    return OpenError(checkpoint.dir());
+  };
+  ExpectContains(with({"model.layers.0.self_attn.q_proj.bias", "model.layers.0.self_attn.k_proj.bias"}),
+                 "2 tensor(s) that a model as in config.json does not have, so that its answers "
+                 "would be wrong: model.layers.0.self_attn.k_proj.bias, "
+                 "model.layers.0.self_attn.q_proj.bias; config.json says that there are no such "
+                 "biases: is its model_type right, are attention_bias and mlp_bias?");
+  ExpectContains(with({"model.layers.1.mlp.up_proj.weight", "model.layers.2.a", "model.layers.2.b",
+                       "model.layers.2.c", "model.layers.2.d"}),
+                 "model.layers.2.c and 1 more; num_hidden_layers in config.json is 1: too few?");
+  ExpectContains(with({"model.layers.0.self_attn.q_norm.weight"}), "another architecture");
+  EXPECT_EQ(with({"model.layers.0.self_attn.rotary_emb.inv_freq"}), "opened");
+}
+
+TEST(Checkpoint, TiedEmbeddingsMayBeStoredTwice) {
+  SmallCheckpoint checkpoint;
+  checkpoint.Write();
+  std::string config;
+  std::getline(std::ifstream(checkpoint.dir() + "/config.json"), config, '\0');
+  config.insert(1, R"("tie_word_embeddings":true,)");
+  checkpoint.WriteText("config.json", config);
+  EXPECT_EQ(OpenError(checkpoint.dir()), "opened");
+}
+
 TEST(Checkpoint, RefusesAFileCutAnywhere) {
   SmallCheckpoint checkpoint;
   checkpoint.Write();
