@@ -55,10 +55,19 @@ uint64_t HashOfText(std::string_view text) {
   return hash;
 }
 
+// The tokenizer's end of sequence ends answers too: some folders name it nowhere else.
+void AddEosOf(const Tokenizer& tokenizer, ServedModel& model) {
+  const int32_t id = tokenizer.eos_id().value_or(-1);
+  if (id < 0 || id >= model.limits.vocab_size) return;
+  if (std::find(model.eos.begin(), model.eos.end(), id) == model.eos.end()) model.eos.push_back(id);
+}
+
+// REQUIRES: FillModel().
 absl::Status ReadText(const std::string& dir, ServedModel& model) {
   auto tokenizer = Tokenizer::Load(dir);
   if (!tokenizer.ok()) return tokenizer.status();
   model.tokenizer = *std::move(tokenizer);
+  AddEosOf(*model.tokenizer, model);
   for (int32_t id = 0; id < model.tokenizer->vocab_size(); ++id) {
     const std::string_view bytes = model.tokenizer->TokenBytes(id);
     model.token_bytes_max = std::max(model.token_bytes_max, bytes.size());
@@ -217,18 +226,23 @@ absl::StatusOr<OpenedModel> Open(const ServeOptions& options, std::string_view d
   return device == "cuda" ? OpenOnGpu(options, progress) : OpenOnCpu(options, progress);
 }
 
+void AddNote(std::string note, std::string& notes) {
+  if (!notes.empty() && notes.back() != '\n') notes += '\n';
+  notes += note;
+}
+
 // What clients are told is what they can have: a pool that is smaller than the
 // longest sequence bounds it. The last token of an answer is handed out but never
 // computed, so it needs no place there.
 void FitIntoPool(const RunnerInfo& info, ServedModel& model, std::string& notes) {
   const int64_t in_pool = int64_t{info.block_count} * info.block_tokens + 1;
   if (in_pool >= model.max_length) return;
-  if (!notes.empty() && notes.back() != '\n') notes += '\n';
-  notes += fmt::format("prompt and answer together: up to {} tokens, as the KV cache holds no "
-                       "more; {} would need {} blocks of {} tokens",
-                       in_pool, model.max_length,
-                       (model.max_length - 1 + info.block_tokens - 1) / info.block_tokens,
-                       info.block_tokens);
+  AddNote(fmt::format("prompt and answer together: up to {} tokens, as the KV cache holds no "
+                      "more; {} would need {} blocks of {} tokens",
+                      in_pool, model.max_length,
+                      (model.max_length - 1 + info.block_tokens - 1) / info.block_tokens,
+                      info.block_tokens),
+          notes);
   model.max_length = static_cast<int32_t>(in_pool);
 }
 
@@ -269,6 +283,11 @@ absl::StatusOr<OpenedModel> OpenModel(const ServeOptions& options, absl::Time no
   model.created = absl::ToUnixSeconds(now);
   model.fingerprint = fmt::format("fp_{}_tp{}", model.weights.substr(0, 10), info.tensor_parallel);
   FitIntoPool(info, model, opened->start_notes);
+  if (model.eos.empty()) {
+    AddNote("no token ends an answer: neither eos_token_id in config.json or generation_config.json "
+            "nor eos_token in tokenizer_config.json names one; answers go on to their max_tokens",
+            opened->start_notes);
+  }
   NameModel(options, model);
   opened->device_note = device->note;
   return opened;

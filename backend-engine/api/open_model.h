@@ -18,7 +18,7 @@ struct OpenedModel {
   ServedModel model;
   std::unique_ptr<Runner> runner;
   std::string device_note;  // Which device, and why if it was for us to choose.
-  std::string start_notes;  // What was decided about memory, in lines; may be empty.
+  std::string start_notes;  // What was decided about memory, and what is amiss, in lines.
 };
 
 // `progress` is called now and then, on any thread, one at a time: the share of

@@ -211,6 +211,7 @@ absl::Status Tokenizer::ReadConfig(std::string_view config_json) {
   if (config_json.empty()) return absl::OkStatus();
   const absl::StatusOr<json> config = ParseStrictJson(config_json, "tokenizer_config.json");
   if (!config.ok()) return config.status();
+  if (const std::string eos = TokenTextOf(*config, "eos_token"); !eos.empty()) eos_id_ = TokenId(eos);
   const auto add = [&](const char* flag, const char* field, std::vector<int32_t>& place) {
     if (!FlagOf(*config, flag) || !place.empty()) return absl::OkStatus();
     const std::string text = TokenTextOf(*config, field);

@@ -30,7 +30,7 @@ inline constexpr size_t kEncodeBytesMax = 64 << 20;
 class Tokenizer {
  public:
   // Reads tokenizer.json, and tokenizer_config.json where it exists (for
-  // add_bos_token), from a model folder.
+  // add_bos_token and eos_token), from a model folder.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> Load(const std::string& dir);
 
   // The same from text; `config_json` may be empty.
@@ -62,6 +62,9 @@ class Tokenizer {
   // The id of a token spelt as in the file ("<|im_end|>").
   std::optional<int32_t> TokenId(std::string_view token) const;
 
+  // The eos_token of tokenizer_config.json, where it is a token.
+  std::optional<int32_t> eos_id() const { return eos_id_; }
+
   // One more than the largest id.
   int64_t vocab_size() const { return static_cast<int64_t>(tokens_.size()); }
 
@@ -90,6 +93,7 @@ class Tokenizer {
   std::vector<Token> tokens_;
   std::vector<int32_t> prefix_ids_;     // Around the text where add_special.
   std::vector<int32_t> suffix_ids_;
+  std::optional<int32_t> eos_id_;
 };
 
 }  // namespace penstock::engine
