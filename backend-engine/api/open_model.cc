@@ -84,9 +84,16 @@ absl::Status ReadText(const std::string& dir, ServedModel& model) {
   return absl::OkStatus();
 }
 
-void FillModel(const ParsedConfig& config, const ServeOptions& options, ServedModel& model) {
-  model.max_length = static_cast<int32_t>(std::min<int64_t>(config.model.max_positions, 1 << 30));
-  if (options.max_length > 0) model.max_length = std::min(model.max_length, options.max_length);
+absl::Status FillModel(const ParsedConfig& config, const ServeOptions& options,
+                       ServedModel& model) {
+  const int64_t length = config.model.PositionsFor(options.max_length);
+  if (length < options.max_length) {
+    return absl::InvalidArgumentError(fmt::format(
+        "--max-length {}: this model reaches {} tokens, by max_position_embeddings in config.json "
+        "and what rope_scaling makes of it; lower it, or leave it out",
+        options.max_length, length));
+  }
+  model.max_length = static_cast<int32_t>(std::min<int64_t>(length, 1 << 30));
   model.limits.vocab_size = static_cast<int32_t>(config.model.vocab_size);
   model.limits.defaults = DefaultSampling(config.generation);
   if (config.generation.max_new_tokens) {
@@ -94,6 +101,7 @@ void FillModel(const ParsedConfig& config, const ServeOptions& options, ServedMo
         static_cast<int32_t>(std::clamp<int64_t>(*config.generation.max_new_tokens, 1, 1 << 30));
   }
   model.eos = config.model.eos_token_ids;
+  return absl::OkStatus();
 }
 
 // Words to answer with where nothing is computed: a space and lower-case letters.
@@ -117,7 +125,7 @@ absl::StatusOr<OpenedModel> OpenEmulated(const ServeOptions& options) {
   const std::string name = NameOfFolder(options.model);
   auto config = ReadConfig(options.model, name);
   if (!config.ok()) return config.status();
-  FillModel(*config, options, opened.model);
+  if (absl::Status status = FillModel(*config, options, opened.model); !status.ok()) return status;
   if (absl::Status status = ReadText(options.model, opened.model); !status.ok()) return status;
   opened.model.weights = fmt::format("{:016x}", HashOfText("emulated " + name));
   opened.model.dtype = "none";
@@ -141,7 +149,8 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenFolder(const ServeOptions& optio
                                                        OpenedModel& opened) {
   auto checkpoint = Checkpoint::Open(options.model);
   if (!checkpoint.ok()) return checkpoint.status();
-  FillModel({(*checkpoint)->config(), (*checkpoint)->generation_defaults()}, options, opened.model);
+  const ParsedConfig config{(*checkpoint)->config(), (*checkpoint)->generation_defaults()};
+  if (absl::Status status = FillModel(config, options, opened.model); !status.ok()) return status;
   if (absl::Status status = ReadText(options.model, opened.model); !status.ok()) return status;
   opened.model.weights = (*checkpoint)->weights_hash_hex();
   return checkpoint;

@@ -46,11 +46,6 @@ int64_t KvBlockBytes(const ModelConfig& config, const Shard& shard,
          static_cast<int64_t>(SizeOf(KvDType(options)));
 }
 
-int64_t MaxLength(const ModelConfig& config, const CpuRunnerOptions& options) {
-  return options.max_length > 0 ? std::min<int64_t>(options.max_length, config.max_positions)
-                                : config.max_positions;
-}
-
 bool CheckOptions(const CpuRunnerOptions& options, std::string& error) {
   const struct {
     const char* name;
@@ -76,7 +71,7 @@ bool ChooseBlockCount(const ModelConfig& config, const Shard& shard,
   }
   const int64_t block_bytes =
       KvBlockBytes(config, shard, options) * 2 * config.layer_count * shard.size;
-  const int64_t each = (MaxLength(config, options) + options.block_tokens - 1) /
+  const int64_t each = (config.PositionsFor(options.max_length) + options.block_tokens - 1) /
                        options.block_tokens;
   const int64_t useful = std::min<int64_t>(each * options.max_sequences,
                                            std::numeric_limits<int32_t>::max());
@@ -138,7 +133,7 @@ class CpuRunner::Impl {
     int32_t blocks = 0;
     if (!ChooseBlockCount(config_, ranks_[0].shard, options_, blocks, error)) return false;
     const int64_t positions =
-        std::min(MaxLength(config_, options_), int64_t{blocks} * options_.block_tokens);
+        std::min(config_.PositionsFor(options_.max_length), int64_t{blocks} * options_.block_tokens);
     limits_ = {.tokens = options_.max_step_tokens, .sequences = options_.max_sequences,
                .block_tokens = options_.block_tokens, .block_count = blocks,
                .vocab = config_.vocab_size, .positions = positions};

@@ -173,9 +173,7 @@ bool PlanGpuRun(const ModelConfig& config, const GpuRunnerOptions& options, GpuG
   }
   const auto own = plan.of_all.begin() + group.first_rank();
   plan.shards.assign(own, own + static_cast<std::ptrdiff_t>(group.gpus.size()));
-  const int64_t longest = options.max_length > 0
-                              ? std::min<int64_t>(options.max_length, config.max_positions)
-                              : config.max_positions;
+  const int64_t longest = config.PositionsFor(options.max_length);
   group.longest = longest;
   const int64_t each = (longest + options.block_tokens - 1) / options.block_tokens;
   const auto useful = static_cast<int32_t>(

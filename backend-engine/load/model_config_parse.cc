@@ -16,6 +16,7 @@ namespace {
 using nlohmann::json;
 
 constexpr size_t kEosIdsMax = 64;
+constexpr int64_t kPositionsMax = int64_t{1} << 27;
 
 // Reads fields of one object; remembers the first thing that is wrong, so that
 // a caller reads all it wants and asks once.
@@ -102,7 +103,6 @@ class Fields {
 
 void ReadRopeKind(Fields& fields, ModelConfig& config, const std::string& kind) {
   RopeConfig& rope = config.rope;
-  constexpr int64_t kPositionsMax = int64_t{1} << 27;
   if (kind == "default") return;
   rope.factor = fields.Real("factor", 1.0, 1e6);
   rope.original_max_positions =
@@ -132,11 +132,27 @@ void ReadRopeKind(Fields& fields, ModelConfig& config, const std::string& kind) 
   }
 }
 
+// How far the embedding reaches where it is stretched. Frequencies of yarn and linear do
+// not depend on the length in use, so that all of it is offered; of dynamic they do, so
+// that what goes beyond max_position_embeddings is for whoever asks.
+void StretchPositions(ModelConfig& config) {
+  const RopeConfig& rope = config.rope;
+  const bool stretches = rope.kind == RopeKind::kYarn || rope.kind == RopeKind::kLinear ||
+                         rope.kind == RopeKind::kDynamic;
+  config.positions_limit = config.max_positions;
+  if (!stretches) return;
+  const double reach = static_cast<double>(rope.original_max_positions) * rope.factor;
+  config.positions_limit =
+      std::max(config.max_positions, static_cast<int64_t>(std::min<double>(reach, kPositionsMax)));
+  if (rope.kind != RopeKind::kDynamic) config.max_positions = config.positions_limit;
+}
+
 // Two spellings: rope_scaling beside rope_theta, and rope_parameters with both.
 absl::Status ReadRope(Fields& top, ModelConfig& config) {
   const json* newer = top.Object("rope_parameters");
   const json* object = newer != nullptr ? newer : top.Object("rope_scaling");
   config.rope.theta = top.Real("rope_theta", 1.0, 1e12, 10000.0);
+  config.positions_limit = config.max_positions;
   if (object == nullptr) return top.status();
   Fields fields(*object,
                 newer != nullptr ? "config.json: rope_parameters" : "config.json: rope_scaling");
@@ -145,6 +161,7 @@ absl::Status ReadRope(Fields& top, ModelConfig& config) {
   std::string kind = fields.Text("rope_type", older_name);
   if (fields.Has("partial_rotary_factor")) fields.Real("partial_rotary_factor", 1.0, 1.0);
   ReadRopeKind(fields, config, kind);
+  StretchPositions(config);
   return top.status().ok() ? fields.status() : top.status();
 }
 
@@ -192,7 +209,7 @@ void ReadSizes(Fields& fields, ModelConfig& config) {
   config.layer_count = fields.Int("num_hidden_layers", 1, 1024);
   config.head_count = fields.Int("num_attention_heads", 1, 4096);
   config.kv_head_count = fields.Int("num_key_value_heads", 1, 4096, config.head_count);
-  config.max_positions = fields.Int("max_position_embeddings", 1, 1 << 27);
+  config.max_positions = fields.Int("max_position_embeddings", 1, kPositionsMax);
   config.rms_eps = fields.Real("rms_norm_eps", 1e-12, 0.1, 1e-6);
   config.tied_embeddings = fields.Bool("tie_word_embeddings", false);
   if (config.head_count % config.kv_head_count != 0) {
@@ -213,6 +230,7 @@ void ReadSizes(Fields& fields, ModelConfig& config) {
 }
 
 // Fields that would change the arithmetic in ways the engine does not compute.
+// REQUIRES: ReadRope().
 void RefuseWhatWeDoNotCompute(Fields& fields, const ModelConfig& config) {
   const std::string activation = fields.Text("hidden_act", "silu");
   if (activation != "silu" && activation != "swish") {
@@ -220,7 +238,7 @@ void RefuseWhatWeDoNotCompute(Fields& fields, const ModelConfig& config) {
   }
   if (fields.Bool("use_sliding_window", false) &&
       fields.Int("max_window_layers", 0, 1 << 20, 28) < config.layer_count &&
-      fields.Int("sliding_window", 1, INT64_MAX, 4096) < config.max_positions) {
+      fields.Int("sliding_window", 1, INT64_MAX, 4096) < config.positions_limit) {
     fields.Fail("use_sliding_window", "true", "false (sliding windows are not computed)");
   }
   if (fields.Object("quantization_config") != nullptr) {
@@ -263,9 +281,10 @@ absl::StatusOr<ParsedConfig> ParseModelConfig(std::string_view config_text,
   ReadArchitecture(fields, config);
   if (!fields.status().ok()) return fields.status();
   ReadSizes(fields, config);
-  RefuseWhatWeDoNotCompute(fields, config);
   config.eos_token_ids = ReadEosIds(fields, config.vocab_size);
   if (absl::Status status = ReadRope(fields, config); !status.ok()) return status;
+  RefuseWhatWeDoNotCompute(fields, config);
+  if (!fields.status().ok()) return fields.status();
 
   if (!generation_text.empty()) {
     absl::StatusOr<json> generation = ParseStrictJson(generation_text, "generation_config.json");

@@ -2,6 +2,7 @@
 // the model, the scheduler and the kernels. No strings are parsed here.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -35,7 +36,8 @@ struct ModelConfig {
   int64_t head_count = 0;     // Query heads.
   int64_t kv_head_count = 0;  // Divides head_count.
   int64_t head_dim = 0;
-  int64_t max_positions = 0;  // Prompt and answer together, in tokens.
+  int64_t max_positions = 0;  // Prompt and answer together, in tokens, where nobody asks for
+  int64_t positions_limit = 0;  // more, up to this; 0: nobody may.
   double rms_eps = 1e-6;
   bool qkv_bias = false;
   bool output_bias = false;   // Bias on o_proj.
@@ -44,6 +46,11 @@ struct ModelConfig {
   RopeConfig rope;
   std::vector<int32_t> eos_token_ids;  // config.json and generation_config.json together.
   std::string name;                    // For messages and /v1/models.
+
+  // Positions to be ready for where sequences of `asked` tokens are; 0: the usual ones.
+  int64_t PositionsFor(int64_t asked) const {
+    return asked > 0 ? std::min(asked, std::max(max_positions, positions_limit)) : max_positions;
+  }
 };
 
 }  // namespace penstock::engine

@@ -62,6 +62,25 @@ TEST_F(OpenModelTest, ATokenizerMayBeTheOnlyOneToNameAnEnd) {
   EXPECT_EQ(opened->model.eos, (std::vector<int32_t>{2045}));
 }
 
+TEST_F(OpenModelTest, ALengthThatTheModelDoesNotReachIsRefusedAndOneThatItReachesIsTaken) {
+  EXPECT_EQ(Open({.max_length = 513}).status().message(),
+            "--max-length 513: this model reaches 512 tokens, by max_position_embeddings in "
+            "config.json and what rope_scaling makes of it; lower it, or leave it out");
+  EXPECT_EQ(Open({.max_length = 512})->model.max_length, 512);
+  EXPECT_EQ(Open({.max_length = 99})->model.max_length, 99);
+}
+
+TEST_F(OpenModelTest, StretchedPositionsReachAsFarAsTheyAreStretched) {
+  Change("config.json", {{"rope_scaling", {{"type", "yarn"}, {"factor", 4.0},
+                                           {"original_max_position_embeddings", 512}}}});
+  EXPECT_EQ(Open()->model.max_length, 2048);
+  EXPECT_EQ(Open({.max_length = 2048})->model.max_length, 2048);
+  EXPECT_FALSE(Open({.max_length = 2049}).ok());
+  Change("config.json", {{"rope_scaling", {{"type", "dynamic"}}}});
+  EXPECT_EQ(Open()->model.max_length, 512);
+  EXPECT_EQ(Open({.max_length = 2048})->model.max_length, 2048);
+}
+
 TEST_F(OpenModelTest, SaysAtStartThatNoTokenEndsAnAnswer) {
   Change("config.json", {{"eos_token_id", nullptr}});
   Change("generation_config.json", {{"eos_token_id", nullptr}});

@@ -61,6 +61,28 @@ TEST(ModelConfigParse, ReadsBothSpellingsOfRope) {
   EXPECT_EQ(yarn->model.rope.kind, RopeKind::kYarn);
 }
 
+TEST(ModelConfigParse, PositionsReachAsFarAsTheRotaryEmbeddingIsStretched) {
+  struct Reach {
+    int64_t usual = 0, limit = 0;
+    bool operator==(const Reach&) const = default;
+  };
+  const auto reach = [](const json& scaling) {
+    const auto parsed = With("rope_scaling", scaling);
+    EXPECT_TRUE(parsed.ok()) << parsed.status();
+    return parsed.ok() ? Reach{parsed->model.max_positions, parsed->model.positions_limit} : Reach{};
+  };
+  constexpr int64_t kStored = 131072;
+  EXPECT_EQ(reach(nullptr), (Reach{kStored, kStored}));
+  EXPECT_EQ(reach({{"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", kStored}}),
+            (Reach{4 * kStored, 4 * kStored}));
+  EXPECT_EQ(reach({{"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 32768}}),
+            (Reach{kStored, kStored})) << "stretched already";
+  EXPECT_EQ(reach({{"type", "linear"}, {"factor", 2.0}}), (Reach{2 * kStored, 2 * kStored}));
+  EXPECT_EQ(reach({{"type", "dynamic"}, {"factor", 2.0}}), (Reach{kStored, 2 * kStored}));
+  EXPECT_EQ(reach({{"type", "llama3"}, {"factor", 8.0}, {"low_freq_factor", 1.0},
+                   {"high_freq_factor", 4.0}}), (Reach{kStored, kStored}));
+}
+
 TEST(ModelConfigParse, JoinsTheEosIdsOfBothFilesAndReadsDefaults) {
   const auto parsed = ParseModelConfig(
       Good().dump(), R"({"eos_token_id":[9,7,8],"temperature":0.6,"top_p":0.9,"top_k":20})", "m");
