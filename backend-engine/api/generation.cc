@@ -72,8 +72,9 @@ void Generation::Submit(std::vector<PreparedPrompt> prompts) {
   };
   std::vector<GenerateRequest> group;
   group.reserve(static_cast<size_t>(count));
+  const TokenMask early_allowed = start_.settings.min_tokens > 0 ? AllButStopTokens() : nullptr;
   for (int32_t number = 0; number < count; ++number) {
-    group.push_back(RequestFor(prompt_of(number), number));
+    group.push_back(RequestFor(prompt_of(number), number, early_allowed));
   }
   const SubmitResult result = context_.engine.Submit(std::move(group));
   if (result.code != SubmitCode::kOk) return Fail(RefusalError(result, start_.settings));
@@ -86,13 +87,32 @@ void Generation::Submit(std::vector<PreparedPrompt> prompts) {
   }
 }
 
-GenerateRequest Generation::RequestFor(const PreparedPrompt& prompt, int32_t number) const {
+std::vector<int32_t> Generation::StopTokens() const {
+  const AnswerSettings& settings = start_.settings;
+  std::vector<int32_t> stops = settings.stop_token_ids;
+  const std::vector<int32_t>& eos = context_.model.eos;
+  if (!settings.ignore_eos) stops.insert(stops.end(), eos.begin(), eos.end());
+  return stops;
+}
+
+Generation::TokenMask Generation::AllButStopTokens() const {
+  const auto vocabulary = static_cast<size_t>(context_.model.limits.vocab_size);
+  std::vector<uint32_t> words((vocabulary + 31) / 32, ~uint32_t{0});
+  for (const int32_t token : StopTokens()) {
+    words[static_cast<size_t>(token) / 32] &= ~(uint32_t{1} << (token % 32));
+  }
+  return std::make_shared<const std::vector<uint32_t>>(std::move(words));
+}
+
+GenerateRequest Generation::RequestFor(const PreparedPrompt& prompt, int32_t number,
+                                       const TokenMask& early_allowed) const {
   const AnswerSettings& settings = start_.settings;
   GenerateRequest generate{.prompt = prompt.ids,
                            .max_tokens = prompt.max_tokens,
-                           .stop_tokens = context_.model.eos,
-                           .sampling = settings.sampling};
-  if (settings.ignore_eos) generate.stop_tokens.clear();
+                           .stop_tokens = StopTokens(),
+                           .sampling = settings.sampling,
+                           .min_tokens = settings.min_tokens,
+                           .early_allowed = early_allowed};
   generate.sampling.seed = SeedOf(settings.seed.value_or(start_.seed), number);
   return generate;
 }

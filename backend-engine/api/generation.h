@@ -89,7 +89,11 @@ class Generation {
     std::string_view reason = {};
   };
 
-  GenerateRequest RequestFor(const PreparedPrompt& prompt, int32_t number) const;
+  using TokenMask = std::shared_ptr<const std::vector<uint32_t>>;
+  std::vector<int32_t> StopTokens() const;
+  TokenMask AllButStopTokens() const;
+  GenerateRequest RequestFor(const PreparedPrompt& prompt, int32_t number,
+                             const TokenMask& early_allowed) const;
   void AddChoice(const PreparedPrompt& prompt, int32_t number, SequenceId id);
   Choice* Find(SequenceId id);
   void OnToken(Choice& choice, const TokenEvent& event);

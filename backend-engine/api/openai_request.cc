@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "backend-engine/api/json_fields.h"
+#include "backend-engine/api/unsupported_fields.h"
 
 namespace penstock::engine {
 namespace {
@@ -61,6 +62,38 @@ void ReadStop(JsonFields& fields, AnswerSettings& settings) {
   }
 }
 
+// Token ids, or nothing if an item is not one: `wrong` says which, as "[3] is -1".
+std::optional<TokenIds> ReadIds(array list, int32_t vocab_size, std::string& wrong) {
+  TokenIds ids;
+  ids.reserve(list.size());
+  for (element item : list) {
+    int64_t id = -1;
+    if (item.get(id) != simdjson::SUCCESS || id < 0 || id >= vocab_size) {
+      wrong = fmt::format("[{}] is {}", ids.size(), Found(item));
+      return std::nullopt;
+    }
+    ids.push_back(static_cast<int32_t>(id));
+  }
+  return ids;
+}
+
+void ReadStopTokens(JsonFields& fields, const RequestLimits& limits, AnswerSettings& settings) {
+  const auto value = fields.Any("stop_token_ids");
+  if (!value) return;
+  const std::string allowed = fmt::format("an array of up to {} token ids from 0 to {}",
+                                          kStopTokensMax, limits.vocab_size - 1);
+  array list;
+  if (value->get(list) != simdjson::SUCCESS || list.size() > kStopTokensMax) {
+    return fields.Refuse("stop_token_ids", allowed);
+  }
+  std::string wrong;
+  auto ids = ReadIds(list, limits.vocab_size, wrong);
+  if (!ids) {
+    return fields.Fail("stop_token_ids", fmt::format("stop_token_ids{}; allowed: {}", wrong, allowed));
+  }
+  settings.stop_token_ids = *std::move(ids);
+}
+
 void ReadLogitBias(JsonFields& fields, const RequestLimits& limits, AnswerSettings& settings) {
   const auto value = fields.Any("logit_bias");
   if (!value) return;
@@ -103,6 +136,7 @@ void ReadSampling(JsonFields& fields, const RequestLimits& limits, AnswerSetting
   }
   ReadSeed(fields, settings);
   ReadStop(fields, settings);
+  ReadStopTokens(fields, limits, settings);
   ReadLogitBias(fields, limits, settings);
 }
 
@@ -138,35 +172,14 @@ void ReadCommon(JsonFields& fields, const RequestLimits& limits, OpenAiRequest& 
   ReadSampling(fields, limits, request.settings);
   ReadStream(fields, request.settings);
   request.settings.ignore_eos = fields.Bool("ignore_eos").value_or(false);
-
-  const auto format = fields.Any("response_format");
-  std::string_view kind;
-  if (format && (format->at_key("type").get(kind) != simdjson::SUCCESS || kind != "text")) {
-    fields.Fail("response_format", "this engine answers in plain text only; leave response_format "
-                                   "out or set its type to \"text\"");
-  }
+  request.settings.min_tokens =
+      static_cast<int32_t>(fields.Integer("min_tokens", 0, kInt32Max).value_or(0));
+  RefuseUnsupported(fields);
 }
 
 void ReadMaxTokens(JsonFields& fields, std::string_view name, AnswerSettings& settings) {
   if (const auto count = fields.Integer(name, 1, kInt32Max)) {
     settings.max_tokens = static_cast<int32_t>(*count);
-  }
-}
-
-// Tools are refused unless the request itself says that none may be called.
-void RefuseTools(JsonFields& fields) {
-  for (const std::string_view name : {"tools", "functions"}) {
-    const auto tools = fields.Any(name);
-    if (!tools) continue;
-    array list;
-    if (tools->get(list) != simdjson::SUCCESS) return fields.Refuse(name, "an array");
-    std::string_view choice;
-    const auto tool_choice = fields.Any("tool_choice");
-    const bool none = tool_choice && tool_choice->get(choice) == simdjson::SUCCESS && choice == "none";
-    if (list.size() > 0 && !none) {
-      fields.Fail(name, fmt::format("this engine calls no tools; leave {} out or set tool_choice "
-                                    "to \"none\"", name));
-    }
   }
 }
 
@@ -244,24 +257,13 @@ void ReadMessages(JsonFields& fields, OpenAiRequest& request) {
   }
 }
 
-// Token ids, or nothing if an item is not one.
-std::optional<TokenIds> ReadIds(array list, int32_t vocab_size) {
-  TokenIds ids;
-  ids.reserve(list.size());
-  for (element item : list) {
-    int64_t id = -1;
-    if (item.get(id) != simdjson::SUCCESS || id < 0 || id >= vocab_size) return std::nullopt;
-    ids.push_back(static_cast<int32_t>(id));
-  }
-  return ids;
-}
-
 void ReadPrompts(JsonFields& fields, const RequestLimits& limits, OpenAiRequest& request) {
   const std::string allowed = fmt::format(
       "a string, an array of token ids from 0 to {}, or an array of up to {} of either, none empty",
       limits.vocab_size - 1, kPromptsMax);
   const auto value = fields.Any("prompt");
-  // One prompt: false if it is neither text nor ids, or is empty.
+  // One prompt: false if it is neither text nor ids, or is empty; `wrong` says which id is none.
+  std::string wrong;
   const auto add = [&](element item) {
     std::string_view text;
     array list;
@@ -271,7 +273,7 @@ void ReadPrompts(JsonFields& fields, const RequestLimits& limits, OpenAiRequest&
       return true;
     }
     if (item.get(list) != simdjson::SUCCESS || list.size() == 0) return false;
-    auto ids = ReadIds(list, limits.vocab_size);
+    auto ids = ReadIds(list, limits.vocab_size, wrong);
     if (!ids) return false;
     request.prompts.emplace_back(std::move(*ids));
     return true;
@@ -281,14 +283,16 @@ void ReadPrompts(JsonFields& fields, const RequestLimits& limits, OpenAiRequest&
   const bool many = value->get(list) == simdjson::SUCCESS && list.size() > 0 &&
                     !(*list.begin()).is_number();
   if (!many) {
-    if (!add(*value)) fields.Refuse("prompt", allowed);
-    return;
+    if (add(*value)) return;
+    if (wrong.empty()) return fields.Refuse("prompt", allowed);
+    return fields.Fail("prompt", fmt::format("prompt{}; allowed: {}", wrong, allowed));
   }
   if (list.size() > kPromptsMax) return fields.Refuse("prompt", allowed);
   for (element item : list) {
     if (!add(item)) {
-      return fields.Fail("prompt", fmt::format("prompt[{}] is {}; allowed: {}",
-                                               request.prompts.size(), Found(item), allowed));
+      if (wrong.empty()) wrong = fmt::format(" is {}", Found(item));
+      return fields.Fail("prompt", fmt::format("prompt[{}]{}; allowed: {}",
+                                               request.prompts.size(), wrong, allowed));
     }
   }
 }

@@ -26,6 +26,7 @@ inline constexpr int64_t kChoicesMax = 8;        // n.
 inline constexpr size_t kSequencesMax = 64;      // n times the prompts.
 inline constexpr size_t kStopsMax = 4;
 inline constexpr size_t kStopBytesMax = 256;
+inline constexpr size_t kStopTokensMax = 64;
 inline constexpr int64_t kLogprobsMax = 20;
 inline constexpr size_t kLogitBiasMax = 1024;
 inline constexpr size_t kModelNameBytesMax = 256;
@@ -52,6 +53,8 @@ struct AnswerSettings {
   SamplingParams sampling;
   std::optional<uint64_t> seed;  // Also in `sampling`, where given.
   std::vector<std::string> stop;
+  std::vector<int32_t> stop_token_ids;  // Beside the model's own, also where those are ignored.
+  int32_t min_tokens = 0;        // No stop token before so many; stop strings end the answer anyway.
   bool ignore_eos = false;
   bool stream = false;
   bool include_usage = false;

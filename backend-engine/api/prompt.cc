@@ -175,6 +175,11 @@ std::optional<ApiError> FitLength(const ServedModel& model, const AnswerSettings
   const int64_t otherwise =
       settings.chat ? model.default_max_tokens.value_or(model.max_length) : kCompletionTokens;
   prompt.max_tokens = settings.max_tokens.value_or(static_cast<int32_t>(std::min(otherwise, room)));
+  if (settings.min_tokens > prompt.max_tokens) {
+    return BadField("min_tokens", fmt::format("min_tokens is {}; allowed: up to {}, the most tokens "
+                                              "of this answer, which max_tokens sets",
+                                              settings.min_tokens, prompt.max_tokens));
+  }
   return std::nullopt;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,8 @@ struct GenerateRequest {
   int32_t max_tokens = 16;           // Of the answer; at least 1.
   std::vector<int32_t> stop_tokens;  // End of sequence; not handed out as text.
   SamplingParams sampling;
+  int32_t min_tokens = 0;            // Before so many, this mask stands in for
+  std::shared_ptr<const std::vector<uint32_t>> early_allowed = nullptr;  // sampling.allowed.
 };
 
 enum class FinishReason : uint8_t { kNone, kStop, kLength, kCancelled, kFailed };

@@ -85,6 +85,11 @@ void Scheduler::Add(SequenceId id, GenerateRequest request, double now) {
   sequence.tokens.reserve(static_cast<size_t>(length_max));
   sequence.stop_tokens = std::move(request.stop_tokens);
   sequence.sampling = std::move(request.sampling);
+  if (request.min_tokens > 0) {
+    sequence.min_tokens = request.min_tokens;
+    sequence.early_sampling = sequence.sampling;
+    sequence.early_sampling.allowed = std::move(request.early_allowed);
+  }
   sequence.blocks.reserve(static_cast<size_t>(BlocksFor(length_max)));
   queued_known_ += prompt_length;
 }
@@ -258,7 +263,8 @@ void Scheduler::Schedule(StepPlan& plan, Sequence& sequence, int32_t count) {
   entry.block_count = BlocksFor(start + count);
   entry.awaited = beyond > 0 ? sequence.sample_index : -1;
   entry.sample = beyond >= (Awaits(sequence) ? 1 : 0);
-  entry.sampling = &sequence.sampling;
+  const bool early = sequence.generated() + std::max(beyond, 0) < sequence.min_tokens;
+  entry.sampling = early ? &sequence.early_sampling : &sequence.sampling;
   entry.history = sequence.tokens;
   entry.prompt_length = sequence.prompt_length;
   if (beyond > 0) {

@@ -32,6 +32,8 @@ struct Sequence {
   int32_t sample_index = 0; // and as which of its samples.
   std::vector<int32_t> stop_tokens;
   SamplingParams sampling;
+  int32_t min_tokens = 0;         // Of the answer: so many are chosen by
+  SamplingParams early_sampling;  // these parameters.
 
   std::vector<int32_t> blocks;  // Enough for all known tokens while running; else empty.
 

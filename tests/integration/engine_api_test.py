@@ -94,6 +94,22 @@ class AnswersTest(EngineTest):
         self.assertEqual(choice["message"]["content"], "Turbine (noun): rotary engine in which the ")
         self.assertEqual(choice["finish_reason"], "stop")
 
+    def test_a_stop_token_of_the_request_ends_the_answer_and_min_tokens_puts_ends_off(self):
+        self.engine()
+        usual = self.ask("What is a turbine?", logprobs=True)
+        length = usual["usage"]["completion_tokens"]
+        asked = {"model": "lexicon-5m", "prompt": GOLDEN[0]["prompt_ids"], "temperature": 0, "max_tokens": 60}
+        ids = GOLDEN[0]["answer_ids"]
+        stop = next(token for at, token in enumerate(ids) if at > 3 and token not in ids[:at])
+        answer = request(self.address, "POST", "/v1/completions", {**asked, "stop_token_ids": [stop]}).json()
+        self.assertEqual(answer["usage"]["completion_tokens"], ids.index(stop) + 1)
+        self.assertEqual(answer["choices"][0]["finish_reason"], "stop")
+        late = self.ask("What is a turbine?", min_tokens=length + 5, max_tokens=length + 40)
+        self.assertGreater(late["usage"]["completion_tokens"], length + 5)
+        self.assertTrue(late["choices"][0]["message"]["content"].startswith(usual["choices"][0]["message"]["content"]))
+        refused = request(self.address, "POST", COMPLETIONS, chat("What?", min_tokens=9, max_tokens=8))
+        self.assertEqual((refused.status, refused.json()["error"]["param"]), (400, "min_tokens"))
+
     def test_a_seed_repeats_an_answer(self):
         self.engine()
         asked = [self.ask("What is a river?", temperature=2, seed=seed)["choices"][0]["message"]["content"]

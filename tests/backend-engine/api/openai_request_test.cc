@@ -45,6 +45,17 @@ struct Wrong {
   std::string message;
 };
 
+void ExpectRefused(const std::vector<Wrong>& table) {
+  for (const Wrong& wrong : table) {
+    const Parsed parsed = Chat(wrong.fields);
+    ASSERT_TRUE(parsed.error) << wrong.fields;
+    EXPECT_EQ(parsed.error->status, 400) << wrong.fields;
+    EXPECT_EQ(parsed.error->type, "invalid_request_error") << wrong.fields;
+    EXPECT_EQ(parsed.error->param, wrong.param) << wrong.fields;
+    EXPECT_EQ(parsed.error->message, wrong.message);
+  }
+}
+
 // Above nothing as it is written, nothing as a float.
 TEST(ChatRequest, TakesNoPenaltyThatItWouldDivideByAsNothing) {
   EXPECT_EQ(Chat(R"("repetition_penalty":1e-46)").error->message,
@@ -107,20 +118,58 @@ TEST(ChatRequest, SaysOfEveryWrongFieldWhatWasFoundAndWhatIsAllowed) {
       {R"("stream_options":{})", "stream_options",
        "stream_options is given but stream is not true; set stream to true or leave "
        "stream_options out"},
+  };
+  ExpectRefused(table);
+}
+
+TEST(ChatRequest, SaysOfWhatItCannotDoHowToAskWithoutIt) {
+  const std::vector<Wrong> table = {
       {R"("response_format":{"type":"json_object"})", "response_format",
        "this engine answers in plain text only; leave response_format out or set its type to "
        "\"text\""},
       {R"("tools":[{"type":"function"}])", "tools",
        "this engine calls no tools; leave tools out or set tool_choice to \"none\""},
+      {R"("tool_choice":"required")", "tool_choice",
+       "this engine calls no tools; leave tool_choice out or set it to \"none\""},
+      {R"("tool_choice":{"type":"function"})", "tool_choice",
+       "this engine calls no tools; leave tool_choice out or set it to \"none\""},
+      {R"("stop_token_ids":7)", "stop_token_ids",
+       "stop_token_ids is 7; allowed: an array of up to 64 token ids from 0 to 2047"},
+      {R"("stop_token_ids":[7,2048])", "stop_token_ids",
+       "stop_token_ids[1] is 2048; allowed: an array of up to 64 token ids from 0 to 2047"},
+      {R"("min_tokens":-1)", "min_tokens",
+       "min_tokens is -1; allowed: a whole number from 0 to 2147483647"},
+      {R"("modalities":["text","audio"])", "modalities",
+       "this engine answers in plain text only; leave modalities out or set it to [\"text\"]"},
+      {R"("modalities":"audio")", "modalities",
+       "this engine answers in plain text only; leave modalities out or set it to [\"text\"]"},
+      {R"("chat_template":"{{ mine }}")", "chat_template",
+       "the model's own template is used; leave chat_template out"},
+      {R"("prompt_logprobs":0)", "prompt_logprobs",
+       "the logprobs of the prompt are not computed; leave prompt_logprobs out"},
   };
-  for (const Wrong& wrong : table) {
-    const Parsed parsed = Chat(wrong.fields);
-    ASSERT_TRUE(parsed.error) << wrong.fields;
-    EXPECT_EQ(parsed.error->status, 400) << wrong.fields;
-    EXPECT_EQ(parsed.error->type, "invalid_request_error") << wrong.fields;
-    EXPECT_EQ(parsed.error->param, wrong.param) << wrong.fields;
-    EXPECT_EQ(parsed.error->message, wrong.message);
+  ExpectRefused(table);
+}
+
+TEST(Request, RefusesWhatWouldChangeTheAnswerAndLetsThroughWhatAsksForNothing) {
+  for (const char* field :
+       {R"("structured_outputs":{"json":{}})", R"("guided_json":{"type":"object"})",
+        R"("guided_regex":"[0-9]+")", R"("guided_choice":["a"])", R"("guided_grammar":"root ::= x")",
+        R"("use_beam_search":true)", R"("bad_words":["a"])", R"("allowed_token_ids":[1])",
+        R"("include_stop_str_in_output":true)", R"("truncate_prompt_tokens":8)",
+        R"("continue_final_message":true)"}) {
+    for (const Parsed& parsed : {Chat(field), Completion(R"("prompt":"a",)" + std::string(field))}) {
+      ASSERT_TRUE(parsed.error) << field;
+      EXPECT_EQ(parsed.error->status, 400);
+      const std::string quoted = '"' + parsed.error->param + '"';
+      EXPECT_TRUE(std::string_view(field).starts_with(quoted)) << parsed.error->param;
+    }
   }
+  const Parsed parsed = Chat(
+      R"("structured_outputs":{},"guided_json":null,"guided_regex":"","guided_choice":[],)"
+      R"("use_beam_search":false,"tool_choice":"auto","modalities":["text"],"prompt_logprobs":null,)"
+      R"("stop_token_ids":[],"min_tokens":0,"response_format":{"type":"text"},"tools":[])");
+  EXPECT_FALSE(parsed.error) << parsed.error->message;
 }
 
 TEST(ChatRequest, ASeedIsAnyWholeNumberOf64BitsAndNothingElse) {
@@ -170,7 +219,8 @@ TEST(ChatRequest, ReadsWhatIsGivenAndTakesTheModelsDefaultsForTheRest) {
       {"role":"assistant","content":null},{"role":"user","content":"q","name":"x"}],
       "max_tokens":5,"max_completion_tokens":7.0,"top_k":-1,"seed":-1,"stop":"S","stream":true,
       "stream_options":{"include_usage":true},"logprobs":true,"logit_bias":{"7":-100},
-      "user":"u","unknown":{"a":[1]},"chat_template":"{{ mine }}","prompt_embeds":"AAAA"})";
+      "user":"u","unknown":{"a":[1]},"stop_token_ids":[7,0],"min_tokens":3,
+      "prompt_embeds":"AAAA"})";
   RequestLimits limits = kLimits;
   limits.defaults.temperature = 0;
   limits.defaults.top_p = 0.5F;
@@ -187,6 +237,8 @@ TEST(ChatRequest, ReadsWhatIsGivenAndTakesTheModelsDefaultsForTheRest) {
   EXPECT_EQ(settings.sampling.top_k, 0);
   EXPECT_EQ(settings.seed, ~uint64_t{0});
   EXPECT_EQ(settings.stop, std::vector<std::string>{"S"});
+  EXPECT_EQ(settings.stop_token_ids, (std::vector<int32_t>{7, 0}));
+  EXPECT_EQ(settings.min_tokens, 3);
   EXPECT_TRUE(settings.stream);
   EXPECT_TRUE(settings.include_usage);
   EXPECT_EQ(settings.sampling.logprobs, 0);
@@ -211,10 +263,11 @@ TEST(CompletionRequest, SaysWhatIsWrongWithAPrompt) {
   const std::vector<std::pair<std::string, std::string>> table = {
       {R"("prompt":"")", "prompt is \"\"; allowed: " + allowed},
       {R"("prompt":[])", "prompt is an array of 0; allowed: " + allowed},
-      {R"("prompt":[1,-1])", "prompt is an array of 2; allowed: " + allowed},
-      {R"("prompt":[1,2048])", "prompt is an array of 2; allowed: " + allowed},
-      {R"("prompt":[1,1.5])", "prompt is an array of 2; allowed: " + allowed},
-      {R"("prompt":[1099511627776])", "prompt is an array of 1; allowed: " + allowed},
+      {R"("prompt":[1,-1])", "prompt[1] is -1; allowed: " + allowed},
+      {R"("prompt":[1,2048])", "prompt[1] is 2048; allowed: " + allowed},
+      {R"("prompt":[1,1.5])", "prompt[1] is 1.5; allowed: " + allowed},
+      {R"("prompt":[1099511627776])", "prompt[0] is 1099511627776; allowed: " + allowed},
+      {R"("prompt":["a",[5,2048]])", "prompt[1][1] is 2048; allowed: " + allowed},
       {R"("prompt":["a",""])", "prompt[1] is \"\"; allowed: " + allowed},
       {R"("prompt":["a",7])", "prompt[1] is 7; allowed: " + allowed},
       {long_list + "]", "prompt is an array of 33; allowed: " + allowed},

@@ -12,6 +12,26 @@ namespace {
 constexpr SchedulerOptions kRoomy = {
     .block_tokens = 4, .block_count = 1000, .step_tokens = 64, .max_running = 8};
 
+// Also where the step before is still on its way, and a prompt takes several steps.
+TEST(Scheduler, TheFirstTokensOfAnAnswerAreChosenByTheEarlyMask) {
+  for (const bool ahead : {false, true}) {
+    Driver driver({.block_tokens = 4, .block_count = 64, .step_tokens = 8, .max_running = 4});
+    driver.ahead = ahead;
+    std::string choices;
+    driver.on_plan = [&](const StepPlan& plan) {
+      for (const StepSequence& sequence : plan.sequences) {
+        if (sequence.sample) choices += sequence.sampling->allowed != nullptr ? 'e' : '-';
+      }
+    };
+    GenerateRequest request = MakeRequest(20, 6);
+    request.min_tokens = 3;
+    request.early_allowed = std::make_shared<const std::vector<uint32_t>>(1, 1u);
+    driver.scheduler.Add(1, std::move(request), 0);
+    driver.Finish();
+    EXPECT_EQ(choices, "eee---") << ahead;
+  }
+}
+
 TEST(Scheduler, AnswersWhenTheLastChunkOfAPromptIsComputed) {
   Driver driver({.block_tokens = 4, .block_count = 100, .step_tokens = 16, .max_running = 4});
   driver.scheduler.Add(1, MakeRequest(40, 5), 0);
