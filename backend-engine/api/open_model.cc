@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <new>
 #include <numeric>
 #include <optional>
 #include <utility>
@@ -231,8 +232,14 @@ absl::StatusOr<OpenedModel> OpenOnCpu(const ServeOptions& options,
 
 absl::StatusOr<OpenedModel> Open(const ServeOptions& options, std::string_view device,
                                  const std::function<void(double)>& progress) {
-  if (device == "emulated") return OpenEmulated(options);
-  return device == "cuda" ? OpenOnGpu(options, progress) : OpenOnCpu(options, progress);
+  try {
+    if (device == "emulated") return OpenEmulated(options);
+    return device == "cuda" ? OpenOnGpu(options, progress) : OpenOnCpu(options, progress);
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError(fmt::format(
+        "no memory to open {} on {}; lower --max-running, --step-tokens or --kv-blocks, or free some",
+        options.model, device));
+  }
 }
 
 void AddNote(std::string note, std::string& notes) {

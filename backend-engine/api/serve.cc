@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <new>
 #include <optional>
 #include <random>
 #include <thread>
@@ -181,8 +182,15 @@ void Process::OnLoaded(absl::StatusOr<OpenedModel> opened) {
     service_->WatchDevices([this] { return device_watch_->Read(); });
   }
   const EngineOptions engine_options = MakeEngineOptions(options_, *opened_);
-  engine_ = std::make_unique<Engine>(std::move(opened_->runner), engine_options, service_->sink(),
-                                     service_->on_load());
+  const int32_t blocks = opened_->runner->info().block_count;
+  try {
+    engine_ = std::make_unique<Engine>(std::move(opened_->runner), engine_options, service_->sink(),
+                                       service_->on_load());
+  } catch (const std::bad_alloc&) {
+    return FailWith(fmt::format("no memory for the tables of {} KV blocks, {} running sequences and "
+                                "steps of {} tokens; lower --kv-blocks, --max-running or --step-tokens",
+                                blocks, options_.max_running, engine_options.step_tokens));
+  }
   service_->Ready(opened_->model, *engine_, [this](absl::Status status) { OnReady(status); });
 }
 

@@ -3,6 +3,8 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include <cmath>
+#include <cstdlib>
 #include <limits>
 
 #include "backend-engine/api/terminal.h"
@@ -18,7 +20,18 @@ const char kVersion[] = PENSTOCK_VERSION;
 
 namespace {
 
-constexpr int32_t kMany = 1 << 20;
+// Beyond these nothing is gained, and tables that are made for the most are large.
+constexpr int32_t kQueueMax = 1 << 20;
+constexpr int32_t kRunningMax = 1 << 16;
+constexpr int32_t kStepTokensMax = 1 << 17;
+constexpr int32_t kBlocksMax = 1 << 24;
+constexpr int32_t kLengthMin = 2;  // A token of prompt and one of answer.
+
+// CLI::Range compares, and no comparison with NaN is true.
+std::string NotNan(const std::string& text) {
+  const bool nan = std::isnan(std::strtod(text.c_str(), nullptr));
+  return nan ? fmt::format("{} is not a number", text) : "";
+}
 
 void AddModelOptions(CLI::App& serve, ServeOptions& options) {
   serve.add_option("--model", options.model,
@@ -31,7 +44,7 @@ void AddModelOptions(CLI::App& serve, ServeOptions& options) {
       ->take_all();
   serve.add_option("--max-length", options.max_length,
                    "Tokens of prompt and answer together [what the model allows]")
-      ->check(CLI::Range(1, std::numeric_limits<int32_t>::max()));
+      ->check(CLI::Range(kLengthMin, std::numeric_limits<int32_t>::max()));
   serve.add_option("--dtype", options.dtype, "Numbers of the weights in memory; auto: as stored")
       ->check(CLI::IsMember({"auto", "bf16", "float32"}))
       ->capture_default_str();
@@ -51,6 +64,7 @@ void AddDeviceOptions(CLI::App& serve, ServeOptions& options) {
       ->check(CLI::IsMember({"h200", "v100", "instant"}))
       ->capture_default_str();
   serve.add_option("--speed", options.speed, "Emulated device: factor on that speed; 0.5 is half")
+      ->check(CLI::Validator(NotNan, ""))
       ->check(CLI::Range(0.001, 1000.0))
       ->capture_default_str();
 }
@@ -75,19 +89,19 @@ void AddGroupOptions(CLI::App& serve, ServeOptions& options) {
 
 void AddScheduleOptions(CLI::App& serve, ServeOptions& options) {
   serve.add_option("--max-running", options.max_running, "Sequences computed side by side")
-      ->check(CLI::Range(1, kMany))
+      ->check(CLI::Range(1, kRunningMax))
       ->capture_default_str();
   serve.add_option("--queue", options.queue, "Sequences that may wait; one more gets 429")
-      ->check(CLI::Range(1, kMany))
+      ->check(CLI::Range(1, kQueueMax))
       ->capture_default_str();
   serve.add_option("--step-tokens", options.step_tokens,
                    "Tokens of one step [512 on a CPU, 2048 on a GPU and emulated]")
-      ->check(CLI::Range(1, kMany));
+      ->check(CLI::Range(1, kStepTokensMax));
   serve.add_option("--block-tokens", options.block_tokens, "Tokens of one KV block")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
   auto* blocks = serve.add_option("--kv-blocks", options.kv_blocks, "Blocks of the KV cache")
-                     ->check(CLI::Range(1, std::numeric_limits<int32_t>::max()));
+                     ->check(CLI::Range(1, kBlocksMax));
   serve.add_option("--kv-bytes", options.kv_bytes,
                    "CPU: memory of the KV cache, all ranks together; 512MiB, 4GiB; a GPU gives all that is left")
       ->transform(CLI::AsSizeValue(false))

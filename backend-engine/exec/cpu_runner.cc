@@ -46,6 +46,12 @@ int64_t KvBlockBytes(const ModelConfig& config, const Shard& shard,
          static_cast<int64_t>(SizeOf(KvDType(options)));
 }
 
+std::string NoMemory(const CpuRunnerOptions& options) {
+  return "no memory for a step of " + std::to_string(options.max_step_tokens) + " tokens and " +
+         std::to_string(options.max_sequences) +
+         " sequences; lower --step-tokens, --max-running or --max-length";
+}
+
 bool CheckOptions(const CpuRunnerOptions& options, std::string& error) {
   const struct {
     const char* name;
@@ -79,7 +85,7 @@ bool ChooseBlockCount(const ModelConfig& config, const Shard& shard,
   if (count > 0) return true;
   error = "one KV block of " + std::to_string(options.block_tokens) + " tokens needs " +
           std::to_string(block_bytes) + " bytes, the KV memory is " +
-          std::to_string(options.kv_bytes) + " bytes; raise it";
+          std::to_string(options.kv_bytes) + " bytes; raise --kv-bytes";
   return false;
 }
 
@@ -91,7 +97,7 @@ bool AllocateKv(const ModelConfig& config, const CpuRunnerOptions& options, int3
   auto* storage = static_cast<std::byte*>(std::aligned_alloc(64, bytes));
   if (storage == nullptr) {
     error = "no memory for " + std::to_string(bytes) + " bytes of KV cache (" +
-            std::to_string(block_count) + " blocks); lower it";
+            std::to_string(block_count) + " blocks); lower --kv-bytes or --kv-blocks";
     return false;
   }
   std::memset(storage, 0, bytes);
@@ -221,6 +227,8 @@ class CpuRunner::Impl {
     try {
       if (work()) return true;
       group_.Abort();
+    } catch (const std::bad_alloc&) {
+      Fail("rank " + std::to_string(rank) + ": " + NoMemory(options_));
     } catch (const std::exception& exception) {
       Fail("rank " + std::to_string(rank) + ": " + exception.what());
     }
@@ -355,8 +363,7 @@ std::unique_ptr<CpuRunner> CpuRunner::Create(const ModelConfig& config, const Te
     if (!impl->Start(source, error)) return nullptr;
     return std::unique_ptr<CpuRunner>(new CpuRunner(std::move(impl)));
   } catch (const std::bad_alloc&) {
-    error = "no memory for a step of " + std::to_string(options.max_step_tokens) + " tokens and " +
-            std::to_string(options.max_sequences) + " sequences; lower them";
+    error = NoMemory(options);
     return nullptr;
   } catch (const std::exception& exception) {
     error = "the " + std::to_string(options.ranks) +

@@ -317,8 +317,8 @@ class ProcessTest(EngineTest):
                 list(tokens)
         self.assertEqual(self.engines.engines[0].wait(10), 0)
 
-    def run_engine(self, *arguments):
-        return subprocess.run([ENGINE, *arguments], capture_output=True, text=True, timeout=30, check=False)
+    def run_engine(self, *arguments, **more):
+        return subprocess.run([ENGINE, *arguments], capture_output=True, text=True, timeout=30, check=False, **more)
 
     def test_what_cannot_work_is_one_line_and_status_1(self):
         self.engine(device="emulated")
@@ -328,6 +328,23 @@ class ProcessTest(EngineTest):
                 (["--model", MODEL, "--listen", "somewhere"], "not an address"),
                 (["--model", MODEL, "--listen", "127.0.0.1:0", "--tensor-parallel", "3"], "choose a divisor of 4")):
             ended = self.run_engine("serve", *arguments)
+            self.assertEqual(ended.returncode, 1, ended.stderr)
+            self.assertIn(words, ended.stderr)
+            self.assertEqual(len(ended.stderr.strip().splitlines()), 1, ended.stderr)
+
+    def test_memory_that_is_not_there_is_one_line_that_names_the_options(self):
+        if stack.patient(1) > 1:
+            self.skipTest("a sanitizer's shadow takes more address space than is left")
+
+        def little_memory():
+            resource.setrlimit(resource.RLIMIT_AS, (320 << 20, 320 << 20))
+
+        for options, words in (
+                (["--device", "cpu", "--step-tokens", "131072"], "lower --step-tokens"),
+                (["--device", "cpu", "--kv-bytes", "4GiB", "--max-running", "10000"], "lower --kv-bytes"),
+                (["--device", "emulated", "--kv-blocks", "16777216"], "lower --kv-blocks")):
+            ended = self.run_engine("serve", "--model", MODEL, "--listen", "127.0.0.1:0", *options,
+                                    "--log-level", "error", preexec_fn=little_memory)
             self.assertEqual(ended.returncode, 1, ended.stderr)
             self.assertIn(words, ended.stderr)
             self.assertEqual(len(ended.stderr.strip().splitlines()), 1, ended.stderr)
