@@ -76,6 +76,24 @@ std::string Spelling(std::string_view bytes) {
   return out;
 }
 
+// The most likely tokens, and the one that was drawn also where it is none of them.
+void AppendTopTokens(std::string& out, const TokenLogprobs& entry) {
+  out += '{';
+  bool drawn_told = false;
+  const auto append = [&out](const TokenText& token) {
+    if (out.back() != '{') out += ',';
+    AppendJsonString(out, Spelling(token.bytes));
+    out += ':';
+    AppendLogprob(out, token.logprob);
+  };
+  for (const TokenText& token : entry.top) {
+    append(token);
+    drawn_told = drawn_told || token.bytes == entry.token.bytes;
+  }
+  if (!drawn_told) append(entry.token);
+  out += '}';
+}
+
 // Four lists side by side, one entry a token.
 void AppendCompletionLogprobs(std::string& out, std::span<const TokenLogprobs> logprobs) {
   std::string tokens, values, tops, offsets;
@@ -85,14 +103,7 @@ void AppendCompletionLogprobs(std::string& out, std::span<const TokenLogprobs> l
     }
     AppendJsonString(tokens, Spelling(entry.token.bytes));
     AppendLogprob(values, entry.token.logprob);
-    tops += '{';
-    for (size_t rank = 0; rank < entry.top.size(); ++rank) {
-      if (rank > 0) tops += ',';
-      AppendJsonString(tops, Spelling(entry.top[rank].bytes));
-      tops += ':';
-      AppendLogprob(tops, entry.top[rank].logprob);
-    }
-    tops += '}';
+    AppendTopTokens(tops, entry);
     offsets += fmt::format("{}", entry.text_offset);
   }
   fmt::format_to(std::back_inserter(out),

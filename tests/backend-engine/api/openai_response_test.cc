@@ -100,6 +100,21 @@ TEST(AnswerWriter, GivesTokensThatAreNoTextAKeyOfTheirOwn) {
             nlohmann::json({{R"(bytes:\xc3)", -0.5}, {R"(bytes:\xe2\x82)", -1.0}, {"é", -2.0}}));
 }
 
+TEST(AnswerWriter, TheTopTokensOfACompletionAlwaysHoldTheOneThatWasDrawn) {
+  const std::vector<TokenLogprobs> logprobs = {
+      {.token = {"a", -0.5F}, .top = {{"a", -0.5F}, {"b", -1}}},
+      {.token = {"c", -3}, .top = {{"a", -0.25F}, {"b", -2}}},
+      {.token = {"d", -1}}};  // logprobs: 0.
+  AnswerHead head = Head(false);
+  head.logprobs = true;
+  const std::vector<ChoicePart> choices = {{.text = "acd", .logprobs = logprobs}};
+  const auto text = nlohmann::json::parse(AnswerWriter(head).Whole(choices, {}));
+  const auto& tops = text["choices"][0]["logprobs"]["top_logprobs"];
+  EXPECT_EQ(tops[0], nlohmann::json({{"a", -0.5}, {"b", -1.0}}));
+  EXPECT_EQ(tops[1], nlohmann::json({{"a", -0.25}, {"b", -2.0}, {"c", -3.0}}));
+  EXPECT_EQ(tops[2], nlohmann::json({{"d", -1.0}}));
+}
+
 TEST(ErrorJson, HasOpenAisShape) {
   EXPECT_EQ(ErrorJson({.message = "no \"x\""}),
             R"({"error":{"message":"no \"x\"","type":"invalid_request_error","param":null,)"
