@@ -70,6 +70,15 @@ std::string Found(element value) {
   return "something else";
 }
 
+std::optional<int64_t> WholeNumber(element value) {
+  int64_t whole = 0;
+  if (value.get(whole) == simdjson::SUCCESS) return whole;
+  double real = 0;
+  if (!value.is_double() || value.get(real) != simdjson::SUCCESS) return std::nullopt;
+  if (real != std::trunc(real) || std::abs(real) >= 9e15) return std::nullopt;
+  return static_cast<int64_t>(real);
+}
+
 std::optional<element> JsonFields::Any(std::string_view name) const {
   element value;
   if (!ok() || object_.at_key(name).get(value) != simdjson::SUCCESS || value.is_null()) {
@@ -90,16 +99,8 @@ std::optional<bool> JsonFields::Bool(std::string_view name) {
 std::optional<int64_t> JsonFields::Integer(std::string_view name, int64_t low, int64_t high) {
   const auto value = Any(name);
   if (!value) return std::nullopt;
-  int64_t result;
-  double real;
-  bool whole = value->get(result) == simdjson::SUCCESS;
-  // 16.0 is a whole number too: some clients write all numbers that way.
-  if (!whole && value->is_double() && value->get(real) == simdjson::SUCCESS &&
-      real == std::trunc(real) && std::abs(real) < 9e15) {
-    result = static_cast<int64_t>(real);
-    whole = true;
-  }
-  if (whole && result >= low && result <= high) return result;
+  const auto result = WholeNumber(*value);
+  if (result && *result >= low && *result <= high) return result;
   Refuse(name, fmt::format("a whole number from {} to {}", low, high));
   return std::nullopt;
 }

@@ -50,6 +50,9 @@ class JsonFields {
   std::optional<ApiError>& error_;
 };
 
+// A whole number, also where it is written as 16.0, as some clients write all numbers.
+std::optional<int64_t> WholeNumber(simdjson::dom::element value);
+
 // One document of a request: parsed whole, at most 64 deep, an object at the top,
 // no key twice in any object. One parser a loop, reused.
 class JsonDocument {

@@ -23,10 +23,9 @@ constexpr size_t kAnyBytes = std::numeric_limits<uint32_t>::max();  // The body'
 void ReadSeed(JsonFields& fields, AnswerSettings& settings) {
   const auto value = fields.Any("seed");
   if (!value) return;
-  int64_t number = 0;
   uint64_t large = 0;
-  if (value->get(number) == simdjson::SUCCESS) {
-    large = static_cast<uint64_t>(number);
+  if (const auto number = WholeNumber(*value)) {
+    large = static_cast<uint64_t>(*number);
   } else if (value->get(large) != simdjson::SUCCESS) {
     return fields.Refuse("seed", "a whole number of 64 bits");
   }

@@ -175,6 +175,7 @@ TEST(Request, RefusesWhatWouldChangeTheAnswerAndLetsThroughWhatAsksForNothing) {
 TEST(ChatRequest, ASeedIsAnyWholeNumberOf64BitsAndNothingElse) {
   EXPECT_EQ(Chat(R"("seed":-1)").request->settings.seed, ~uint64_t{0});
   EXPECT_EQ(Chat(R"("seed":18446744073709551615)").request->settings.seed, ~uint64_t{0});
+  EXPECT_EQ(Chat(R"("seed":5.0)").request->settings.seed, 5u);
   EXPECT_EQ(Chat(R"("seed":18446744073709551616)").error->status, 400);
   EXPECT_EQ(Chat(R"("seed":1.5)").error->message, "seed is 1.5; allowed: a whole number of 64 bits");
 }
