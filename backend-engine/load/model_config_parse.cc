@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <string>
 #include <utility>
 
@@ -104,6 +105,10 @@ class Fields {
 void ReadRopeKind(Fields& fields, ModelConfig& config, const std::string& kind) {
   RopeConfig& rope = config.rope;
   if (kind == "default") return;
+  constexpr const char* kKinds[] = {"linear", "dynamic", "llama3", "yarn"};
+  if (std::find(std::begin(kKinds), std::end(kKinds), kind) == std::end(kKinds)) {
+    return fields.Fail("rope_type", Quoted(kind), "default, linear, dynamic, llama3, yarn");
+  }
   rope.factor = fields.Real("factor", 1.0, 1e6);
   rope.original_max_positions =
       fields.Int("original_max_position_embeddings", 1, kPositionsMax, config.max_positions);
@@ -119,7 +124,7 @@ void ReadRopeKind(Fields& fields, ModelConfig& config, const std::string& kind) 
       fields.Fail("high_freq_factor", fmt::format("{}", rope.high_freq_factor),
                   fmt::format("more than low_freq_factor, {}", rope.low_freq_factor));
     }
-  } else if (kind == "yarn") {
+  } else {
     rope.kind = RopeKind::kYarn;
     rope.beta_fast = fields.Real("beta_fast", 1e-3, 1e6, 32.0);
     rope.beta_slow = fields.Real("beta_slow", 1e-3, 1e6, 1.0);
@@ -127,8 +132,6 @@ void ReadRopeKind(Fields& fields, ModelConfig& config, const std::string& kind) 
     if (fields.Has("mscale") || fields.Has("mscale_all_dim")) {
       fields.Fail("mscale", "a value", "no mscale for this architecture");
     }
-  } else {
-    fields.Fail("rope_type", Quoted(kind), "default, linear, dynamic, llama3, yarn");
   }
 }
 
@@ -253,7 +256,7 @@ GenerationDefaults ReadGeneration(Fields& fields) {
   if (fields.Has("temperature")) defaults.temperature = fields.Real("temperature", 0.0, 100.0);
   if (fields.Has("top_p")) defaults.top_p = fields.Real("top_p", 0.0, 1.0);
   if (fields.Has("min_p")) defaults.min_p = fields.Real("min_p", 0.0, 1.0);
-  if (fields.Has("top_k")) defaults.top_k = fields.Int("top_k", 0, 1 << 22);
+  if (fields.Has("top_k")) defaults.top_k = fields.Int("top_k", -1, 1 << 22);
   if (fields.Has("repetition_penalty")) {
     defaults.repetition_penalty = fields.Real("repetition_penalty", 1e-3, 100.0);
   }

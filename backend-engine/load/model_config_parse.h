@@ -18,7 +18,7 @@ struct GenerationDefaults {
   std::optional<double> temperature;  // 0 where the file says do_sample: false.
   std::optional<double> top_p;
   std::optional<double> min_p;
-  std::optional<int64_t> top_k;       // 0: no limit.
+  std::optional<int64_t> top_k;       // 0 or -1: no limit.
   std::optional<double> repetition_penalty;
   std::optional<int64_t> max_new_tokens;
 };

@@ -61,6 +61,12 @@ TEST(ModelConfigParse, ReadsBothSpellingsOfRope) {
   EXPECT_EQ(yarn->model.rope.kind, RopeKind::kYarn);
 }
 
+TEST(ModelConfigParse, SaysOfAnUnknownRopeThatItIsOneWhateverElseItLacks) {
+  EXPECT_EQ(Error(With("rope_scaling", {{"type", "mrope"}, {"mrope_section", {16, 24, 24}}})),
+            "config.json: rope_scaling: rope_type: found \"mrope\"; allowed: default, linear, "
+            "dynamic, llama3, yarn");
+}
+
 TEST(ModelConfigParse, PositionsReachAsFarAsTheRotaryEmbeddingIsStretched) {
   struct Reach {
     int64_t usual = 0, limit = 0;
@@ -89,6 +95,7 @@ TEST(ModelConfigParse, JoinsTheEosIdsOfBothFilesAndReadsDefaults) {
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   EXPECT_EQ(parsed->model.eos_token_ids, (std::vector<int32_t>{7, 9, 8}));
   EXPECT_EQ(parsed->generation.top_k, 20);
+  EXPECT_EQ(ParseModelConfig(Good().dump(), R"({"top_k":-1})", "m")->generation.top_k, -1);
   const auto greedy = ParseModelConfig(Good().dump(), R"({"do_sample":false,"top_p":0.9})", "m");
   ASSERT_TRUE(greedy.ok());
   EXPECT_EQ(greedy->generation.temperature, 0.0);
