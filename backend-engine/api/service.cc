@@ -104,6 +104,7 @@ void Service::Ready(const ServedModel& model, Engine& engine,
     self_test_ = 0;
     if (event.finish == FinishReason::kFailed) return done(absl::InternalError(event.error));
     engine_->ForgetSpeed();  // What a first step costs is not what clients will wait.
+    after_self_test_ = engine_->Load();
     ready_ = true;
     watch_.Changed();
     done(absl::OkStatus());
@@ -394,7 +395,12 @@ void Service::LoadAnswer(const HttpRequest& request, Answer& answer, HeaderList 
 }
 
 std::string Service::MetricsText() {
-  const LoadReport report = Report();
+  LoadReport report = Report();
+  const auto of_clients = [this](uint64_t& total, uint64_t self_test) {
+    total = ready_ ? total - self_test : 0;
+  };
+  of_clients(report.figures.prompt_tokens, after_self_test_.prompt_tokens);
+  of_clients(report.figures.generated_tokens, after_self_test_.generated_tokens);
   NodeLabels labels{.model = report.model, .version = options_.version};
   if (model_ != nullptr) {
     labels.device = model_->device;

@@ -94,6 +94,7 @@ class Service {
   Engine* engine_ = nullptr;
   std::optional<GenerationContext> context_;
   SequenceId self_test_ = 0;
+  EngineLoad after_self_test_;  // Its tokens are nobody's: counters start behind them.
   double progress_ = 0;
   uint64_t reports_ = 0;
   size_t preparing_bytes_ = 0;

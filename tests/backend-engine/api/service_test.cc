@@ -1,5 +1,6 @@
 #include "backend-engine/api/service.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -307,6 +308,21 @@ TEST_F(ServiceTest, GivesItsMetricsOwnNamesOrThoseOfVllm) {
   EXPECT_NE(own.find("penstock_engine_request_success_total{model=\"lexicon-5m-emulated\","
                      "finish_reason=\"length\"} 1"), std::string::npos) << own;
   EXPECT_NE(own.find("penstock_engine_time_to_first_token_seconds_count"), std::string::npos);
+}
+
+TEST_F(ServiceTest, CountsTheTokensOfClientsAlone) {
+  Start();
+  const auto counts = [&](int64_t prompt, int64_t generated) {
+    const std::string text = Get("/metrics").body;
+    const auto counter = [](const char* name, int64_t value) {
+      return fmt::format("penstock_engine_{}{{model=\"lexicon-5m-emulated\"}} {}\n", name, value);
+    };
+    return text.find(counter("prompt_tokens_total", prompt)) != std::string::npos &&
+           text.find(counter("generation_tokens_total", generated)) != std::string::npos;
+  };
+  EXPECT_TRUE(counts(0, 0)) << "the self test's were counted";
+  const auto usage = Chat().Json()["usage"];
+  EXPECT_TRUE(counts(usage["prompt_tokens"], usage["completion_tokens"]));
 }
 
 TEST_F(ServiceTest, FreesEverythingOfAClientThatLeaves) {
