@@ -207,12 +207,13 @@ void Exchange::TakeBody() {
 
 // False: all requests together hold too much.
 bool Exchange::Buffer(std::string_view data) {
-  buffered_ += data.size();
-  context_.metrics.buffered_bytes.Add(static_cast<int64_t>(data.size()));
   if (context_.totals.buffered_bytes.fetch_add(data.size(), std::memory_order_relaxed) + data.size() >
       snapshot_->server().limits.buffered_bytes) {
+    context_.totals.buffered_bytes.fetch_sub(data.size(), std::memory_order_relaxed);
     return false;
   }
+  buffered_ += data.size();
+  context_.metrics.buffered_bytes.Add(static_cast<int64_t>(data.size()));
   if (body_.empty() && inference_ && head_.framing == Framing::kLength) {
     const auto size = static_cast<size_t>(std::min<uint64_t>(head_.content_length, kReservedMax));
     body_.reserve(size + Peeker::kPadding);

@@ -192,6 +192,22 @@ TEST(Relay, PausesTheClientWhileTheBackendReadsNothing) {
   EXPECT_TRUE(client->heard.ends_with("kept"));
 }
 
+TEST(Relay, CountsNoByteThatItDoesNotKeepForSendingAgain) {
+  config::Server server;
+  server.limits.buffered_bytes = 1000;
+  World world(1, {}, server);
+  const auto client = world.Connect();
+  world.Ask(*client, "PUT /files/1 HTTP/1.1\r\nhost: a\r\ncontent-length: 3000\r\n\r\n");
+  for (int i = 0; i < 6; ++i) {
+    world.Ask(*client, std::string(500, 'x'));
+    EXPECT_LE(world.totals.buffered_bytes, 1000u);
+  }
+  EXPECT_EQ(world.backends[0]->requests, 1);
+  world.backends[0]->Say(Ok("{}"));
+  world.Run();
+  EXPECT_EQ(StatusOf(client->Take()), 200);
+}
+
 TEST(Relay, HoldsLittleOfABodyWhileItsBackendIsDialled) {
   World world;
   world.network.link_options.window_bytes = 1024;
