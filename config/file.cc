@@ -35,7 +35,11 @@ absl::StatusOr<std::string> ReadAll(int fd, const std::string& path, size_t byte
 absl::StatusOr<std::string> ReadFileText(const std::string& path, size_t bytes_max) {
   // Without O_NONBLOCK, opening a pipe waits for its other end.
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-  if (fd < 0) return Failure(path, std::strerror(errno));
+  if (fd < 0) {
+    const bool exhausted = errno == EMFILE || errno == ENFILE;
+    const absl::Status failure = Failure(path, std::strerror(errno));
+    return exhausted ? absl::ResourceExhaustedError(failure.message()) : failure;
+  }
   struct stat about = {};
   absl::StatusOr<std::string> text = Failure(path, "it is not a regular file");
   if (fstat(fd, &about) == 0 && S_ISREG(about.st_mode)) text = ReadAll(fd, path, bytes_max);

@@ -120,7 +120,8 @@ void Server::WatchFile() {
 void Server::LookAtFile(bool again) {
   absl::StatusOr<std::string> text = seams_.read_file(options_.policy_file);
   const std::optional<std::string> now = text.ok() ? std::optional(*std::move(text)) : std::nullopt;
-  if (now == policy_text_ || leaving_) return;
+  // Without descriptors nobody knows what it says.
+  if (now == policy_text_ || leaving_ || absl::IsResourceExhausted(text.status())) return;
   if (again && now == looked_at_) return AskForReload(now ? "the file changed" : "the file cannot be read any more");
   looked_at_ = now;
   look_timer_ = loop_->timers().After(kFileSettles, [this] { LookAtFile(true); });

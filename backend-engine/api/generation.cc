@@ -153,11 +153,16 @@ void Generation::OnEvent(TokenEvent& event) {
   choice->ended = true;
   --live_;
   const double seconds = static_cast<double>(context_.now() - start_.received) / kSecond;
+  // Also where the engine was at its end before it could be stopped.
+  const bool unread = too_slow_ && choice->reason.empty();
   switch (event.finish) {
     case FinishReason::kStop:
     case FinishReason::kLength: {
       const bool stop = event.finish == FinishReason::kStop;
-      context_.metrics.OnEnd(stop ? EndReason::kStop : EndReason::kLength, seconds);
+      context_.metrics.OnEnd(unread ? EndReason::kSlowClient
+                             : stop ? EndReason::kStop
+                                    : EndReason::kLength,
+                             seconds);
       if (!choice->finished) Finish(*choice, stop ? "stop" : "length");
       break;
     }
@@ -173,7 +178,7 @@ void Generation::OnEvent(TokenEvent& event) {
     default:
       // Cancelled: by a stop string of the request, or because nobody reads on.
       context_.metrics.OnEnd(choice->reason == "stop" ? EndReason::kStop
-                             : too_slow_              ? EndReason::kSlowClient
+                             : unread                 ? EndReason::kSlowClient
                                                       : EndReason::kAbort,
                              seconds);
   }

@@ -86,19 +86,6 @@ void AddTraffic(const BackendView& view, const Sampler& sampler) {
   sampler.Add("penstock_backend_busy_total", Load(state.busy_answers));
 }
 
-// Whether an engine says that it serves what its pool does not list: somebody has put it
-// into the wrong pool, or started it with the wrong weights.
-bool WrongModel(const config::Pool& pool, const LoadReport& report) {
-  const std::string_view said = report.model;
-  if (!report.known() || said.empty() || pool.models.empty()) return false;
-  const auto is = [&](const std::string& name) {
-    return std::string_view(name).substr(0, LoadReport::kModelBytes - 1) == said;
-  };
-  return std::ranges::none_of(pool.models, [&](const config::Model& model) {
-    return is(model.name) || std::ranges::any_of(model.aliases, is);
-  });
-}
-
 void AddSignals(const config::Pool& pool, const BackendView& view, MonoTime now, const Sampler& sampler) {
   const BackendState& state = view.state;
   sampler.Add("penstock_lb_backend_weight", view.weight);

@@ -84,6 +84,10 @@ struct PoolState {
   bool MayEject() const;
 };
 
+// Whether an engine says that it serves what its pool does not list: somebody has put it
+// into the wrong pool, or started it with the wrong weights.
+bool WrongModel(const config::Pool& pool, const LoadReport& report);
+
 struct Fleet {
   std::shared_ptr<const config::Config> config;
   std::vector<std::shared_ptr<const PoolState>> pools;  // In the order of the file.

@@ -58,6 +58,14 @@ class BackendWatch {
     LogTransitions();
   }
 
+  void TellModel(const config::Pool& pool) {
+    LoadReport report;
+    const bool wrong = backend_->state.ReadReport(report) && WrongModel(pool, report);
+    if (wrong == std::exchange(wrong_model_, wrong) || !wrong) return;
+    LogWarn("backend {}/{} at {}: serves the model \"{}\", which its pool does not list", backend_->pool,
+            backend_->name, backend_->authority, report.model);
+  }
+
  private:
   void OnAddress() {
     health_.Restart();
@@ -88,6 +96,7 @@ class BackendWatch {
   LoadWatch load_;
   Resolver resolver_;
   Health last_health_ = Health::kUnknown;
+  bool wrong_model_ = false;
   uint64_t logged_;                    // Of the breaker's transitions.
 };
 
@@ -140,6 +149,9 @@ class ControlImpl final : public Control {
       if (fleet_) {
         for (const auto& pool : fleet_->pools) {
           pool->weights.store(CommonWeights(*pool), kRelaxed);
+          for (const auto& backend : pool->backends) {
+            watches_.at(backend.get())->TellModel(pool->settings);
+          }
         }
       }
       ScheduleTick();

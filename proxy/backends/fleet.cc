@@ -81,6 +81,17 @@ bool PoolState::MayEject() const {
   return Ejected() < std::max<size_t>(1, most);
 }
 
+bool WrongModel(const config::Pool& pool, const LoadReport& report) {
+  const std::string_view said = report.model;
+  if (!report.known() || said.empty() || pool.models.empty()) return false;
+  const auto is = [&](const std::string& name) {
+    return std::string_view(name).substr(0, LoadReport::kModelBytes - 1) == said;
+  };
+  return std::ranges::none_of(pool.models, [&](const config::Model& model) {
+    return is(model.name) || std::ranges::any_of(model.aliases, is);
+  });
+}
+
 std::shared_ptr<const Fleet> MakeFleet(std::shared_ptr<const config::Config> config,
                                        const Fleet* previous) {
   auto fleet = std::make_shared<Fleet>();

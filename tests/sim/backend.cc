@@ -216,11 +216,13 @@ void Backend::AnswerWell(Call& call, MonoTime before) {
                                                : Ends::kChunked;
   const bool over_long = how == 4 && ends == Ends::kLength && !http2_ && call.method != "HEAD";
   const auto finish = [this, &call, &said, ends, over_long] {
-    if (over_long) {  // What would be the answer to whoever comes next.
-      Said& other = outside_.ledger.Say(kNobodys, 200, false);
+    // What would be the answer to whoever comes next. Where it arrives later than the end
+    // of the answer, and the next request is on its way, nobody can tell.
+    if (over_long) {
+      Said& other = outside_.ledger.Say("nobody's", 200, false);
       other.body = fmt::format("{{\"id\":\"{}\"}}", other.id);
       other.whole = true;
-      call.Raw(fmt::format("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{}", other.body.size(), other.body));
+      call.Beyond(fmt::format("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{}", other.body.size(), other.body));
     }
     Finish(call, said);
     if (ends == Ends::kWithConnection) call.Break(true);

@@ -46,6 +46,7 @@ class Call {
   virtual void End() = 0;            // The answer is whole.
   virtual void Break(bool cleanly) = 0;  // The connection (HTTP/2: the stream) ends: FIN, or a reset.
   virtual void Raw(std::string_view bytes) = 0;  // Past all framing.
+  virtual void Beyond(std::string_view bytes) = 0;  // The same, arriving with what was said before.
   virtual bool Refuse(int how) = 0;  // HTTP/2: in one of its own ways. False: there are none.
   virtual bool full() const = 0;     // What was said has not been taken.
 

@@ -9,6 +9,7 @@
 #include "tests/sim/http1_reader.h"
 #include "tests/support/h2_peer.h"
 #include "tests/support/h2_wire.h"
+#include "tests/support/memory_stream.h"
 
 namespace penstock::sim {
 namespace {
@@ -84,7 +85,6 @@ class Http1Line final : public Line, public StreamReceiver, public Http1Reader::
     call_->method = message.Word(0);
     call_->path = message.Word(1);
     ReadQuestion(*call_, backend_.outside(), message.Field("x-nonce"));
-    if (said_too_much_) backend_.outside().ledger.OnCrossing(call_->nonce);
     backend_.OnHead(*call_);
     return false;
   }
@@ -117,9 +117,9 @@ class Http1Line final : public Line, public StreamReceiver, public Http1Reader::
       answered = true;
     }
     void Break(bool cleanly) override { line.Break(cleanly); }
-    void Raw(std::string_view bytes) override {
-      line.Write(bytes);
-      line.said_too_much_ = true;
+    void Raw(std::string_view bytes) override { line.Write(bytes); }
+    void Beyond(std::string_view bytes) override {
+      if (line.stream_ != nullptr) static_cast<MemoryStream&>(*line.stream_).WriteTogether(bytes);
     }
     bool Refuse(int) override { return false; }
     bool full() const override { return line.stream_ != nullptr && line.stream_->above_mark(); }
@@ -154,7 +154,6 @@ class Http1Line final : public Line, public StreamReceiver, public Http1Reader::
 
   Backend& backend_;
   std::unique_ptr<Stream> stream_;
-  bool said_too_much_ = false;
   Reading reading_;
   Http1Reader reader_;
   std::unique_ptr<Http1Call> call_, done_;
@@ -226,6 +225,7 @@ class Http2Line final : public Line, public StreamReceiver {
       line.Reset(id, cleanly ? kCancel : kInternalError);
     }
     void Raw(std::string_view) override { line.Fail(); }
+    void Beyond(std::string_view) override { line.Fail(); }
     bool Refuse(int how) override {
       if (how > 2) return false;
       if (how == 0) line.Reset(id, kRefusedStream);

@@ -44,7 +44,6 @@ struct Asked {
 
   uint32_t arrivals = 0;        // Backends that heard of it.
   End end = End::kNone;
-  bool crossed = false;         // See OnCrossing().
   bool excused = false;         // Its connection was broken, or read too slowly, on purpose.
   bool sent = false;            // The proxy has been given all of it,
   bool prompt = false;          // and at once.
@@ -61,8 +60,6 @@ struct Said {
   bool whole = false;           // The backend has said all of it, and that it was all.
 };
 
-inline constexpr char kNobodys[] = "nobody's";  // The question of an answer to none.
-
 class Ledger {
  public:
   Asked& Ask(bool shared_question, std::string question);
@@ -73,9 +70,6 @@ class Ledger {
   void OnLog(std::string_view line);
   // A backend has heard the head of a request; then, if it comes, all of its body.
   void OnArrival(std::string_view nonce);
-  // It came where bytes that belong to no answer were under way to the proxy: it could
-  // not know that they are not the answer.
-  void OnCrossing(std::string_view nonce);
   void OnWholeRequest(std::string_view nonce, std::string_view body);
   // Whether that is the id of an answer to what was no request.
   bool Refused(std::string_view id) const { return refused_.contains(id); }

@@ -28,7 +28,7 @@ bool MemoryLink::StepEnd(size_t end) {
     return true;
   }
   if (!incoming.bytes.empty()) {
-    const size_t size = Cut(incoming.bytes.size());
+    const size_t size = Cut(incoming);
     incoming.delivered.assign(incoming.bytes, 0, size);
     incoming.bytes.erase(0, size);
     reader->receiver_->OnData(incoming.delivered);
@@ -45,12 +45,16 @@ bool MemoryLink::StepEnd(size_t end) {
   return true;
 }
 
-size_t MemoryLink::Cut(size_t size) {
-  const size_t most = std::min(size, std::max<size_t>(options_.deliver_bytes, 1));
-  if (options_.seed == 0) return most;
-  Random random(random_);
-  const size_t cut = 1 + random.Below(static_cast<uint32_t>(most));
-  random_ = random.state;
+size_t MemoryLink::Cut(Direction& incoming) {
+  size_t cut = std::min(incoming.bytes.size(), std::max<size_t>(options_.deliver_bytes, 1));
+  if (options_.seed != 0) {
+    Random random(random_);
+    cut = 1 + random.Below(static_cast<uint32_t>(cut));
+    random_ = random.state;
+  }
+  if (cut > incoming.together_from && cut < incoming.together_to) cut = incoming.together_to;
+  incoming.together_from -= std::min(incoming.together_from, cut);
+  incoming.together_to -= std::min(incoming.together_to, cut);
   return cut;
 }
 
@@ -86,6 +90,15 @@ void MemoryStream::Write(std::span<const std::string_view> pieces) {
   }
   for (const std::string_view piece : pieces) outgoing.bytes += piece;
   if (above_mark()) outgoing.above_mark = true;
+}
+
+void MemoryStream::WriteTogether(std::string_view bytes) {
+  MemoryLink::Direction& outgoing = link_->to_[1 - end_];
+  const size_t before = outgoing.bytes.size();
+  Write(bytes);
+  if (outgoing.bytes.size() == before) return;
+  outgoing.together_from = before == 0 ? 0 : before - 1;
+  outgoing.together_to = outgoing.bytes.size();
 }
 
 void MemoryLink::Break() {

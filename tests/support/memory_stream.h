@@ -48,6 +48,7 @@ class MemoryLink {
   // Bytes on their way to one end.
   struct Direction {
     std::string bytes;
+    size_t together_from = 0, together_to = 0;  // Of `bytes`: no delivery ends between them.
     std::string delivered;    // What the last OnData brought; kept, so that no delivery allocates.
     bool ended = false;  // No more will come.
     bool reset = false;
@@ -56,7 +57,7 @@ class MemoryLink {
   };
 
   bool StepEnd(size_t end);
-  size_t Cut(size_t size);
+  size_t Cut(Direction& incoming);
   size_t buffered(size_t to) const;
 
   MemoryLinkOptions options_;
@@ -75,6 +76,8 @@ class MemoryStream final : public Stream {
   void Pause() override { paused_ = true; }
   using Stream::Write;
   void Write(std::span<const std::string_view> pieces) override;
+  // One read will bring it, and the byte before it, if that is still under way.
+  void WriteTogether(std::string_view bytes);
   size_t buffered() const override { return link_->buffered(1 - end_); }
   size_t high_mark() const override { return link_->options_.high_mark; }
   void Shutdown() override { link_->to_[1 - end_].ended = true; }
