@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <array>
 #include <thread>
 #include <utility>
 
@@ -83,8 +84,8 @@ Server::~Server() {
 absl::Status Server::Run() {
   RETURN_IF_ERROR(Begin());
   loop_->Run();
+  Loop::IgnoreFromNowOn(std::array{SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2});
   signals_.clear();
-  Loop::IgnoreStopSignals();
   for (auto& worker : workers_) worker->Stop();
   LogInfo("stopped");
   return absl::OkStatus();

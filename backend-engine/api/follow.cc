@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -36,9 +37,7 @@ class Follower {
     loading_shown_.Begin();
     thread_ = std::thread([this, now = loop_->wall_now()] { LoadAndFollow(now); });
     loop_->Run();
-    terminate.reset();
-    interrupt.reset();
-    Loop::IgnoreStopSignals();
+    Loop::IgnoreFromNowOn(std::array{SIGTERM, SIGINT});
     return exit_status_;
   }
 

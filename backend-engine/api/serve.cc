@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <array>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -135,9 +136,7 @@ int Process::Run() {
   loading_shown_.Begin();
   loader_ = std::thread([this] { Load(); });
   loop_->Run();
-  terminate.reset();
-  interrupt.reset();
-  Loop::IgnoreStopSignals();
+  Loop::IgnoreFromNowOn(std::array{SIGTERM, SIGINT});
   return exit_status_;
 }
 

@@ -279,8 +279,17 @@ std::unique_ptr<Loop::SignalWatch> UvLoop::OnSignal(int signal, Task task) {
   return std::make_unique<UvSignalWatch>(*this, signal, std::move(task));
 }
 
-void Loop::IgnoreStopSignals() {
-  for (const int number : {SIGTERM, SIGINT}) signal(number, SIG_IGN);
+// The last watch of a signal to go gives it back its default, which ends the process: so
+// there is one more here, of a loop that never runs, and both stay.
+void Loop::IgnoreFromNowOn(std::span<const int> signals) {
+  auto* const never_run = new uv_loop_t;
+  CHECK(uv_loop_init(never_run) == 0);
+  for (const int number : signals) {
+    auto* const watch = new uv_signal_t;
+    CHECK(uv_signal_init(never_run, watch) == 0);
+    CHECK(uv_signal_start(watch, [](uv_signal_t*, int) {}, number) == 0);
+    signal(number, SIG_IGN);
+  }
 }
 
 void UvLoop::Offload(Task work, Task done) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -87,9 +88,9 @@ class Loop {
     virtual ~SignalWatch() = default;
   };
   virtual std::unique_ptr<SignalWatch> OnSignal(int signal, Task task) = 0;
-  // For a process on its way out, once its watches are gone: a SIGTERM or SIGINT that
-  // comes late would end it by signal, with what is left to do undone.
-  static void IgnoreStopSignals();
+  // For a process on its way out, before its watches go: one that comes late would end it
+  // by signal, with what is left to do undone.
+  static void IgnoreFromNowOn(std::span<const int> signals);
 
   // Runs `work` on a thread beside the loop and then `done` on the loop.
   virtual void Offload(Task work, Task done) = 0;

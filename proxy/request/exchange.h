@@ -130,7 +130,8 @@ class Exchange final {
             MonoTime retry_after = 0);
   void ReplyGrpc(ReplyCode code, std::string_view message);
   void Reply(uint16_t status, std::string_view body, std::span<const Header> extra);
-  void Finish(), Clear(), Record();
+  bool SaidDone() const;
+  void EndUnread(), Finish(), Clear(), Record();
   // exchange_cache.cc: results shared with other requests
   bool UseCache();                    // True: the answer comes from there.
   bool Follow(std::shared_ptr<Flight> flight), BeginFollowing(Flight::State state);

@@ -214,11 +214,9 @@ void Exchange::LeadAlone() {
   if (!shared_.flight->has_readers()) deserted();  // They left in between.
 }
 
-// Nobody is left to read this answer.
 void Exchange::OnDeserted() {
   if (shared_.flight == nullptr || shared_.flight->has_readers()) return;
-  EndTries(Outcome::kClientLeft);
-  Finish();
+  EndUnread();
 }
 
 // Those who follow are told no more of the head than this, so not how it is packed.
@@ -240,8 +238,7 @@ void Exchange::BeginFlight(const ResponseHead& head) {
 bool Exchange::WorthKeeping(const Try& one) const {
   if (status_ != 200 || until_close_) return false;
   if (!events_) return true;
-  return !one.error && one.scanner.partial_bytes() == 0 &&
-         (one.scanner.saw_done() || head_.path == "/v1/responses");
+  return !one.error && (SaidDone() || (one.scanner.partial_bytes() == 0 && head_.path == "/v1/responses"));
 }
 
 // `keep`: for requests to come, too.

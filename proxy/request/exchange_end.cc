@@ -152,21 +152,40 @@ void Exchange::Reply(uint16_t status, std::string_view body, std::span<const Hea
   bytes_sent_ += body.size();
 }
 
+// A client that leaves at [DONE] has its whole answer, though the message may not have ended.
 void Exchange::OnClientGone(std::unique_ptr<Exchange> self) {
+  const bool took_all = SaidDone() && session_->unsent(id_) == 0;
   session_ = nullptr;
   if (phase_ == Phase::kDone) return;
-  flag_ = kFlagNames[static_cast<size_t>(Flag::kDC)];
-  details_ = "client_gone";
-  (pool_ == nullptr ? context_.no_pool : pool_->cells).AddFlag(Flag::kDC);
-  status_ = left_with_ = head_sent_ ? status_ : 499;
+  if (!took_all) {
+    flag_ = kFlagNames[static_cast<size_t>(Flag::kDC)];
+    details_ = "client_gone";
+    (pool_ == nullptr ? context_.no_pool : pool_->cells).AddFlag(Flag::kDC);
+    status_ = left_with_ = head_sent_ ? status_ : 499;
+  }
   const bool sent = std::any_of(tries_.begin(), tries_.end(), [](const Try& one) { return one.sent(); });
   if (sent && shared_.flight != nullptr && shared_.flight->has_readers()) {
     context_.orphans.push_back(std::move(self));
     return LeadAlone();
   }
+  EndUnread();
+  context_.Recycle(std::move(self));
+}
+
+// Nobody is left to read this answer.
+void Exchange::EndUnread() {
+  if (SaidDone()) {
+    Try& one = *answer_;
+    EndTry(one, HowItEnded(one, {}), one.rest);
+    CloseFlight(true, WorthKeeping(one));
+  }
   EndTries(Outcome::kClientLeft);
   Finish();
-  context_.Recycle(std::move(self));
+}
+
+// The stream of events that is passed on has ended by its own word.
+bool Exchange::SaidDone() const {
+  return answer_ != nullptr && events_ && answer_->scanner.saw_done() && answer_->scanner.partial_bytes() == 0;
 }
 
 void Exchange::OnDrainLimit() {

@@ -138,11 +138,7 @@ void Exchange::OnTryBody(Try& one, std::string_view data) {
     Rearm();
   }
   const bool followed = shared_.flight != nullptr && shared_.flight->has_readers();
-  if (session_ == nullptr && phase_ != Phase::kDone && !followed) {
-    // Nobody is left to read this answer.
-    EndTries(Outcome::kClientLeft);
-    Finish();
-  }
+  if (session_ == nullptr && phase_ != Phase::kDone && !followed) EndUnread();
 }
 
 // Relays whole events as they came; only the piece of an event that is not whole

@@ -3,6 +3,7 @@ with logs that cannot be written, with another one on its port."""
 
 import contextlib
 import fcntl
+import itertools
 import os
 import resource
 import signal
@@ -162,10 +163,12 @@ class LogTest(ProcessTest):
 
     def test_asked_to_end_again_and_again_it_ends_well(self):
         self.start(start=False)
+        late = itertools.cycle([signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT])
         for _ in range(20):  # What is left to do by then takes a moment.
             process = self.proxy.start_proxy()
+            process.send(signal.SIGTERM)
             while process.ended() is None:
-                process.send(signal.SIGTERM)
+                process.send(next(late))
             self.assertEqual(process.ended(), 0)
 
     def test_a_standard_error_that_nobody_reads_costs_lines_and_blocks_nobody(self):

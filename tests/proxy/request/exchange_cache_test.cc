@@ -134,6 +134,43 @@ TEST(SharedResult, OfAStreamIsKeptOnlyIfItSaysThatItIsOver) {
   EXPECT_FALSE(IsShared(Stream(token + done + "data: {"), ask, ask));
 }
 
+TEST(SharedResult, IsKeptWhenItsClientLeavesAtDoneThoughTheMessageHasNotEnded) {
+  const std::string ask = Post(R"({"model":"m","temperature":0,"stream":true})");
+  for (const bool done : {true, false}) {
+    CacheWorld world;
+    std::string log;
+    world.context->access_log = AccessLog::Into([&](std::string_view line) { log += line; });
+    auto client = world.Connect();
+    world.Ask(*client, ask);
+    world.backends[0]->Say(std::string(kEventsHead) + Chunk(kToken) + (done ? Chunk("data: [DONE]\n\n") : ""));
+    world.Run();
+    client.reset();
+    world.Run();
+    EXPECT_TRUE(Has(log, "\"response_code\":200,")) << log;
+    EXPECT_EQ(Has(log, "client_gone"), !done) << log;
+    EXPECT_EQ(world.cache->stats().entries, done ? 1u : 0u);
+    EXPECT_TRUE(world.backends[0]->conns[0]->ended);
+  }
+}
+
+TEST(SharedResult, IsKeptWhenTheLastOfItsReadersLeavesAtDone) {
+  CacheWorld world;
+  const std::string ask = Post(R"({"model":"m","temperature":0,"stream":true})");
+  auto first = world.Connect();
+  auto second = world.Connect();
+  world.Ask(*first, ask);
+  world.Ask(*second, ask);
+  first.reset();
+  world.Run();
+  world.backends[0]->Say(std::string(kEventsHead) + Chunk(kToken) + Chunk("data: [DONE]\n\n"));
+  world.Run();
+  EXPECT_EQ(world.cache->stats().entries, 0u);
+  second.reset();
+  world.Run();
+  EXPECT_EQ(world.cache->stats().entries, 1u);
+  EXPECT_TRUE(world.context->orphans.empty());
+}
+
 TEST(SharedResult, OfAnAnswerThatEndsWithItsConnectionIsNotKept) {
   CacheWorld world;
   world.backends[0]->answer = "HTTP/1.1 200 OK\r\n\r\nfine";
