@@ -130,7 +130,7 @@ class Exchange final {
             MonoTime retry_after = 0);
   void ReplyGrpc(ReplyCode code, std::string_view message);
   void Reply(uint16_t status, std::string_view body, std::span<const Header> extra);
-  bool SaidDone() const;
+  bool SaidDone() const, WorthKeeping(const Try& one) const;
   void EndUnread(), Finish(), Clear(), Record();
   // exchange_cache.cc: results shared with other requests
   bool UseCache();                    // True: the answer comes from there.
@@ -138,7 +138,6 @@ class Exchange final {
   void SendFollowersHead(std::string_view type, int64_t length = -1);
   void OnFollow(), StopFollowing(), LeadAlone(), OnDeserted(), LeadFlight();
   void BeginFlight(const ResponseHead& head), CloseFlight(bool complete, bool keep = false);
-  bool WorthKeeping(const Try& one) const;
   void AddCacheStatus(std::array<Header, 12>& extra, size_t& count);
 
   WorkerContext& context_;

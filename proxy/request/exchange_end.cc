@@ -185,7 +185,8 @@ void Exchange::EndUnread() {
 
 // The stream of events that is passed on has ended by its own word.
 bool Exchange::SaidDone() const {
-  return answer_ != nullptr && events_ && answer_->scanner.saw_done() && answer_->scanner.partial_bytes() == 0;
+  return answer_ != nullptr && events_ && answer_->scanner.saw_done() &&
+         answer_->scanner.partial_bytes() == 0;
 }
 
 void Exchange::OnDrainLimit() {
