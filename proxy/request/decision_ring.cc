@@ -1,7 +1,8 @@
 #include "proxy/request/decision_ring.h"
 
 #include <algorithm>
-#include <cstddef>
+#include <bit>
+#include <cstring>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -9,32 +10,9 @@
 namespace penstock {
 namespace {
 
-template <size_t N>
-void Put(std::array<char, N>& out, std::string_view text) {
-  const size_t size = std::min(text.size(), N - 1);
-  text.copy(out.data(), size);
-  out[size] = '\0';
-}
-
-template <size_t N>
-std::string_view Get(const std::array<char, N>& text) {
-  return std::string_view(text.data());
-}
-
-// The ring is larger than the nearer caches: the next record is on its way before it
-// is written, as far as two candidates fill it.
-void FetchForWriting(const DecisionRecord& record) {
-  constexpr size_t kLine = 64;
-  const char* const at = reinterpret_cast<const char*>(&record);
-  for (size_t offset = 0; offset < offsetof(DecisionRecord, entries) + 2 * sizeof(DecisionRecord::Entry);
-       offset += kLine) {
-    __builtin_prefetch(at + offset, 1);
-  }
-}
-
-std::string_view NameOf(const PoolState& pool, lb::BackendId id) {
-  for (const auto& backend : pool.backends) {
-    if (backend->id == id) return backend->name;
+std::string_view NameOf(const DecisionNames& names, lb::BackendId id) {
+  for (const auto& [known, name] : names.backends) {
+    if (known == id) return name;
   }
   return "?";
 }
@@ -57,19 +35,37 @@ nlohmann::ordered_json IfKnown(float value) {
   return value < 0 ? nlohmann::ordered_json() : nlohmann::ordered_json(Round(value));
 }
 
-nlohmann::ordered_json ToJson(const DecisionRecord::Entry& entry, bool chosen) {
-  const lb::Candidate& c = entry.candidate;
+// Which candidates a record keeps: all of a few; of more the chosen one, then the best.
+std::array<uint32_t, DecisionRing::kCandidates> Best(const DecisionRing::Choice& choice) {
+  std::array<uint32_t, DecisionRing::kCandidates> best{0, 1, 2, 3, 4, 5, 6, 7};
+  if (choice.candidates.size() <= best.size()) return best;
+  best[0] = static_cast<uint32_t>(choice.chosen);
+  size_t count = 1;
+  for (size_t i = 0; i < choice.candidates.size(); ++i) {
+    if (i == choice.chosen) continue;
+    size_t at = count;
+    while (at > 1 && choice.terms[i].score < choice.terms[best[at - 1]].score) --at;
+    if (at == best.size()) continue;
+    count = std::min(count + 1, best.size());
+    for (size_t k = count - 1; k > at; --k) best[k] = best[k - 1];
+    best[at] = static_cast<uint32_t>(i);
+  }
+  return best;
+}
+
+nlohmann::ordered_json ToJson(const lb::Candidate& c, const lb::Terms& terms, std::string_view name,
+                              bool chosen) {
   nlohmann::ordered_json out{
-      {"backend", Get(entry.name)},
+      {"backend", name},
       {"chosen", chosen},
-      {"score", Round(entry.terms.score)},
+      {"score", Round(terms.score)},
       {"terms",
-       {{"latency", Round(entry.terms.latency)},
-        {"queue", Round(entry.terms.queue)},
-        {"kv", Round(entry.terms.kv)},
-        {"prefix", Round(entry.terms.prefix)}}},
-      {"t_s", Round(entry.terms.t_s)},
-      {"u", Round(entry.terms.u)},
+       {{"latency", Round(terms.latency)},
+        {"queue", Round(terms.queue)},
+        {"kv", Round(terms.kv)},
+        {"prefix", Round(terms.prefix)}}},
+      {"t_s", Round(terms.t_s)},
+      {"u", Round(terms.u)},
       {"signal", {{"rung", RungName(c.rung)}, {"age_s", IfKnown(c.report_age_s)}}},
       {"reported_total", Round(c.reported_total)},
       {"sent_since", Round(c.sent_since)},
@@ -84,82 +80,109 @@ nlohmann::ordered_json ToJson(const DecisionRecord::Entry& entry, bool chosen) {
   return out;
 }
 
-std::string ToJson(const DecisionRecord& record) {
+}  // namespace
+
+DecisionRing::DecisionRing(uint32_t capacity)
+    : capacity_(capacity),
+      heads_(std::make_unique_for_overwrite<Head[]>(capacity)),
+      id_ends_(std::make_unique_for_overwrite<IdEnd[]>(capacity)) {
+  for (auto& column : entries_) column = std::make_unique_for_overwrite<Entry[]>(capacity);
+}
+
+std::string DecisionRing::IdOf(size_t index) const {
+  const Head& head = heads_[index];
+  std::string id(head.id, std::min<size_t>(head.id_size, Head::kIdBegin));
+  if (head.id_size > Head::kIdBegin) id.append(id_ends_[index].data(), head.id_size - Head::kIdBegin);
+  return id;
+}
+
+std::string DecisionRing::ToJson(size_t index) const {
+  const Head& head = heads_[index];
+  static const DecisionNames kForgotten{"?", "?", {}};
+  const DecisionNames& names = head.names < first_names_ ? kForgotten : names_[head.names - first_names_];
   nlohmann::ordered_json candidates = nlohmann::ordered_json::array();
-  std::string_view chosen_name;
-  for (size_t i = 0; i < record.entry_count; ++i) {
-    const auto& entry = record.entries[i];
-    const bool chosen = entry.candidate.id == record.chosen;
-    if (chosen) chosen_name = Get(entry.name);
-    candidates.push_back(ToJson(entry, chosen));
+  for (size_t i = 0; i < head.entry_count; ++i) {
+    const Entry& entry = entries_[i][index];
+    const auto candidate = std::bit_cast<lb::Candidate>(entry.candidate);
+    candidates.push_back(penstock::ToJson(candidate, std::bit_cast<lb::Terms>(entry.terms),
+                                          NameOf(names, candidate.id), candidate.id == head.chosen));
   }
-  nlohmann::ordered_json out{{"request_id", Get(record.request_id)},
-                             {"time", absl::FormatTime(absl::RFC3339_full, record.time, absl::UTCTimeZone())},
-                             {"pool", Get(record.pool)},
-                             {"algorithm", Get(record.algorithm)},
-                             {"attempt", record.attempt},
-                             {"kind", kTryKindNames[static_cast<size_t>(record.kind)]},
-                             {"chosen", chosen_name},
-                             {"candidate_count", record.candidate_count},
+  const absl::Time time = absl::FromUnixNanos(head.time_ns);
+  nlohmann::ordered_json out{{"request_id", IdOf(index)},
+                             {"time", absl::FormatTime(absl::RFC3339_full, time, absl::UTCTimeZone())},
+                             {"pool", names.pool},
+                             {"algorithm", names.algorithm},
+                             {"attempt", head.attempt},
+                             {"kind", kTryKindNames[static_cast<size_t>(head.kind)]},
+                             {"chosen", NameOf(names, head.chosen)},
+                             {"candidate_count", head.candidate_count},
                              {"candidates", std::move(candidates)}};
   return out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
-}  // namespace
+// The key of these names; most pools are as they were before the last reload.
+uint32_t DecisionRing::Learn(const PoolState& pool) {
+  DecisionNames names{pool.settings.name, pool.settings.load_balancing.algorithm, {}};
+  for (const auto& backend : pool.backends) names.backends.emplace_back(backend->id, backend->name);
+  const auto known = std::ranges::find(names_, names);
+  const auto key = first_names_ + static_cast<uint32_t>(known - names_.begin());
+  if (known != names_.end()) return key;
+  names_.push_back(std::move(names));
+  if (names_.size() > kNamesMax) {
+    names_.pop_front();
+    ++first_names_;
+  }
+  return key;
+}
 
-void DecisionRing::Add(const Choice& choice, const PoolState& pool) {
-  if (records_.empty()) return;
-  DecisionRecord& record = records_[next_++ % records_.size()];
-  FetchForWriting(records_[next_ % records_.size()]);
-  Put(record.request_id, choice.request_id);
-  Put(record.pool, choice.pool);
-  Put(record.algorithm, choice.algorithm);
-  record.time = choice.time;
-  record.attempt = choice.attempt;
-  record.kind = choice.kind;
-  record.candidate_count = static_cast<uint32_t>(choice.candidates.size());
-  record.chosen = choice.candidates[choice.chosen].id;
-  record.entry_count = 0;
-  const auto add = [&](size_t index) {
-    auto& entry = record.entries[record.entry_count++];
-    entry.candidate = choice.candidates[index];
-    entry.terms = choice.terms[index];
-    Put(entry.name, NameOf(pool, entry.candidate.id));
-  };
-  if (choice.candidates.size() <= DecisionRecord::kCandidates) {
-    for (size_t i = 0; i < choice.candidates.size(); ++i) add(i);
-    return;
+// The ring is larger than the nearest caches, and processors do not guess a step of one
+// record in a request's time: memory for the next one is on its way before it is written.
+void DecisionRing::FetchForWriting(size_t index, size_t entry_count) const {
+  __builtin_prefetch(&heads_[index], 1);
+  for (size_t i = 0; i < entry_count; ++i) {
+    __builtin_prefetch(&entries_[i][index], 1);
+    __builtin_prefetch(&entries_[i][index].terms, 1);
   }
-  // The chosen one and the best of the rest, by score.
-  std::array<uint32_t, DecisionRecord::kCandidates> best;
-  size_t count = 0;
-  for (size_t i = 0; i < choice.candidates.size(); ++i) {
-    if (i == choice.chosen) continue;
-    size_t at = count;
-    while (at > 0 && choice.terms[i].score < choice.terms[best[at - 1]].score) --at;
-    if (at >= best.size() - 1) continue;
-    count = std::min(count + 1, best.size() - 1);
-    for (size_t k = count - 1; k > at; --k) best[k] = best[k - 1];
-    best[at] = static_cast<uint32_t>(i);
+}
+
+void DecisionRing::Add(const Choice& choice, const PoolState& pool, uint32_t& names) {
+  if (capacity_ == 0) return;
+  if (names < first_names_) names = Learn(pool);
+  const size_t index = next_++ % capacity_;
+  const size_t count = std::min(choice.candidates.size(), kCandidates);
+  FetchForWriting(next_ % capacity_, count);
+  Head& head = heads_[index];
+  head.time_ns = absl::ToUnixNanos(choice.time);
+  head.names = names;
+  head.attempt = choice.attempt;
+  head.candidate_count = static_cast<uint32_t>(choice.candidates.size());
+  head.chosen = choice.candidates[choice.chosen].id;
+  head.kind = choice.kind;
+  head.entry_count = static_cast<uint8_t>(count);
+  const std::string_view id = choice.request_id.substr(0, kIdBytes - 1);
+  head.id_size = static_cast<uint8_t>(id.size());
+  const size_t begun = id.copy(head.id, Head::kIdBegin);
+  if (begun < id.size()) id.substr(begun).copy(id_ends_[index].data(), sizeof(IdEnd));
+  const std::array<uint32_t, kCandidates> kept = Best(choice);
+  for (size_t i = 0; i < count; ++i) {
+    Entry& entry = entries_[i][index];
+    std::memcpy(&entry.candidate, &choice.candidates[kept[i]], sizeof entry.candidate);
+    std::memcpy(&entry.terms, &choice.terms[kept[i]], sizeof entry.terms);
   }
-  add(choice.chosen);
-  for (size_t i = 0; i < count; ++i) add(best[i]);
 }
 
 void DecisionRing::Find(std::string_view request_id, std::vector<std::string>& out) const {
-  const uint64_t first = next_ > records_.size() ? next_ - records_.size() : 0;
-  for (uint64_t i = first; i < next_; ++i) {
-    const DecisionRecord& record = records_[i % records_.size()];
-    if (Get(record.request_id) == request_id.substr(0, DecisionRecord::kIdBytes - 1)) {
-      out.push_back(ToJson(record));
-    }
+  request_id = request_id.substr(0, kIdBytes - 1);
+  for (uint64_t i = next_ - std::min<uint64_t>(next_, capacity_); i < next_; ++i) {
+    const size_t index = i % capacity_;
+    if (IdOf(index) == request_id) out.push_back(ToJson(index));
   }
 }
 
 void DecisionRing::Newest(size_t count, std::vector<std::string>& out) const {
-  const uint64_t kept = std::min<uint64_t>(next_, records_.size());
+  const uint64_t kept = std::min<uint64_t>(next_, capacity_);
   for (uint64_t i = 0; i < std::min<uint64_t>(count, kept); ++i) {
-    out.push_back(ToJson(records_[(next_ - 1 - i) % records_.size()]));
+    out.push_back(ToJson((next_ - 1 - i) % capacity_));
   }
 }
 

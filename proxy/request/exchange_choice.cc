@@ -62,15 +62,13 @@ std::optional<size_t> Exchange::Pick(std::span<const lb::Candidate> candidates, 
     pool_->cells.AddRetry(*std::exchange(retry_reason_, std::nullopt));
   }
   context_.decisions.Add({.request_id = request_id_,
-                          .pool = pool_->settings.name,
-                          .algorithm = pool_->settings.load_balancing.algorithm,
                           .time = context_.loop.wall_now(),
                           .attempt = attempts_,
                           .kind = kind,
                           .candidates = candidates,
                           .terms = terms,
                           .chosen = *pick},
-                         pool_->table.pool());
+                         pool_->table.pool(), pool_->decision_names);
   return pick;
 }
 

@@ -78,6 +78,7 @@ struct PoolContext {
   const uint32_t index;          // In Config::pools.
   PoolCells& cells;              // This worker's counts.
   PoolTable table;
+  uint32_t decision_names = 0;   // Of the ring's.
   const std::unique_ptr<lb::Policy> policy;
   const std::shared_ptr<ResultCache> cache;  // May be null.
   bool cache_only_deterministic = true;

@@ -27,13 +27,11 @@ class Decisions : public ::testing::Test {
     }
     DecisionRing::Choice choice;
     choice.request_id = request;
-    choice.pool = "main";
-    choice.algorithm = "weighted_score";
     choice.time = absl::UnixEpoch() + absl::Seconds(1);
     choice.candidates = candidates;
     choice.terms = terms;
     choice.chosen = chosen;
-    ring.Add(choice, *pool_);
+    ring.Add(choice, *pool_, names_);
   }
   static std::vector<Json> Find(const DecisionRing& ring, std::string_view request) {
     std::vector<std::string> texts;
@@ -53,6 +51,7 @@ class Decisions : public ::testing::Test {
   }
 
   const std::shared_ptr<const PoolState> pool_ = PoolOf(12);
+  uint32_t names_ = 0;
 };
 
 TEST_F(Decisions, ARecordSaysWhoWasChosenAmongWhomAndWhy) {
@@ -118,7 +117,45 @@ TEST_F(Decisions, ALongRequestIdIsFoundByWhatWasKeptOfIt) {
   const std::string id(1000, 'i');
   Add(ring, id, {1});
   ASSERT_EQ(Find(ring, id).size(), 1u);
-  EXPECT_EQ(Find(ring, id)[0]["request_id"], std::string(DecisionRecord::kIdBytes - 1, 'i'));
+  EXPECT_EQ(Find(ring, id)[0]["request_id"], std::string(DecisionRing::kIdBytes - 1, 'i'));
+}
+
+TEST_F(Decisions, IdsOfAnyLengthUpToTheMostAreKeptWhole) {
+  DecisionRing ring(3);
+  for (size_t size = 0; size < DecisionRing::kIdBytes; ++size) {
+    std::string id(size, 'i');
+    if (size > 0) id.back() = 'e';
+    Add(ring, id, {1});
+    EXPECT_EQ(NewestIds(ring, 1)[0], id);
+  }
+}
+
+TEST_F(Decisions, ARecordHasTheNamesOfItsDay) {
+  DecisionRing ring(4 * DecisionRing::kNamesMax);
+  PoolState pool;
+  pool.settings.name = "main";
+  pool.settings.load_balancing.algorithm = "random";
+  for (uint32_t id = 0; id < DecisionRing::kNamesMax + 1; ++id) {  // Each day another backend.
+    config::Backend settings;
+    settings.name = "b" + std::to_string(id);
+    pool.backends = {std::make_shared<Backend>(id, "main", settings)};
+    const std::vector<lb::Candidate> candidates{{.id = id}};
+    const std::vector<lb::Terms> terms(1);
+    for (const char* const kind : {"first", "again"}) {  // Of two snapshots.
+      uint32_t names = 0;
+      const std::string request = kind + std::to_string(id);
+      ring.Add({.request_id = request, .candidates = candidates, .terms = terms}, pool, names);
+    }
+  }
+  const Json last = Find(ring, "again256")[0];
+  EXPECT_EQ(last["pool"], "main");
+  EXPECT_EQ(last["algorithm"], "random");
+  EXPECT_EQ(last["chosen"], "b256");
+  EXPECT_EQ(Find(ring, "again250")[0]["candidates"][0]["backend"], "b250");
+  const Json first = Find(ring, "first0")[0];  // One day too many.
+  EXPECT_EQ(first["pool"], "?");
+  EXPECT_EQ(first["chosen"], "?");
+  EXPECT_EQ(Find(ring, "first1")[0]["chosen"], "b1");
 }
 
 TEST_F(Decisions, ARingOfNoRecordsKeepsNone) {
@@ -133,12 +170,11 @@ TEST_F(Decisions, ARecordIsMadeWithoutAllocating) {
   const std::vector<lb::Candidate> candidates(12, {.id = pool_->backends[3]->id});
   const std::vector<lb::Terms> terms(12);
   const DecisionRing::Choice choice{.request_id = "0123456789abcdef0123456789abcdef",
-                                    .pool = "a pool with a name of some length",
-                                    .algorithm = "weighted_score",
                                     .candidates = candidates,
                                     .terms = terms};
+  ring.Add(choice, *pool_, names_);  // Learns the names.
   const uint64_t before = AllocationCount();
-  for (int i = 0; i < 10; ++i) ring.Add(choice, *pool_);
+  for (int i = 0; i < 10; ++i) ring.Add(choice, *pool_, names_);
   EXPECT_EQ(AllocationCount(), before);
 }
 
