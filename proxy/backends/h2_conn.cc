@@ -100,7 +100,6 @@ H2Conn::H2Conn(ConnPool& pool, std::unique_ptr<Stream> stream, uint32_t place)
       ping_(pool.wheel_, &H2Conn::OnPing, this) {
   writer_.Attach(*stream_);
   writer_.AtEnd(this, [](void* self, Gather& out) { static_cast<H2Conn*>(self)->Pump(out); });
-  writer_.MayHold();
   codec_->SetNow(pool.wheel_.now());
   writer_.out();
   stream_->SetReceiver(this);

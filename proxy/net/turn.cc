@@ -37,8 +37,9 @@ void Writer::Finish() {
 
 // True: what is gathered waits for the end of the poll.
 bool Writer::Hold() {
-  if (!may_hold_ || !turn_.may_hold_ || gather_ == nullptr || !gather_->own()) return false;
+  if (!turn_.may_hold_ || gather_ == nullptr || !gather_->own()) return false;
   if (held_ == 0) {
+    if (turn_.held_.size() == Turn::kHeldMax) turn_.WriteHeld();
     if (turn_.held_.size() == Turn::kHeldMax) return false;
     turn_.held_.push_back(this);
   }
@@ -69,13 +70,15 @@ void Writer::Unmark() {
   turn_.dirty_.erase(std::next(it).base());
 }
 
-// Nobody is called back from inside a write.
+// Nobody is called back from inside a write. Those that gather in this turn, too, have
+// something to add first.
 void Turn::WriteHeld() {
-  for (Writer* const writer : held_) {
+  std::erase_if(held_, [](Writer* writer) {
+    if (writer->marked_) return false;
     writer->held_ = 0;
     writer->Flush();
-  }
-  held_.clear();
+    return true;
+  });
 }
 
 Turn::~Turn() {

@@ -5,8 +5,11 @@
 // deletes what is still on the stack, and an event that fans out to several
 // connections costs each of them one write.
 //
-// A connection that many messages share may hold small bytes until its loop is about
-// to wait (Writer::MayHold), so that all callbacks of one poll cost it one write.
+// Where somebody writes what is held before the loop waits (Turn::Hold), bytes that are the
+// gather's own, as small ones are, wait until then; what points at bytes of others goes out
+// when the turn ends. All callbacks of one poll then cost a connection one write; and who
+// waits for these bytes on this machine is woken when the loop has read what there is, not
+// in between: each wake-up may take the processor from it.
 //
 // Threads: one Turn a loop, on that loop's thread only.
 #pragma once
@@ -37,10 +40,6 @@ class Writer {
     owner_ = owner;
     last_ = last;
   }
-  // Bytes that are the gather's own may wait for other callbacks of the same poll, where
-  // the turn has somebody who writes them (Turn::Hold). What points at bytes of others
-  // goes out when the turn ends.
-  void MayHold() { may_hold_ = true; }
   // Bytes put here are written when the turn ends. REQUIRES: inside a Scope.
   Gather& out();
   // Gathered and buffered: what back pressure is decided on.
@@ -62,14 +61,13 @@ class Writer {
   void (*last_)(void* owner, Gather& out) = nullptr;
   Gather* gather_ = nullptr;  // Borrowed from the turn while it holds bytes.
   size_t held_ = 0;           // At its front: left by earlier turns; then this is in Turn::held_.
-  bool may_hold_ = false;
   bool marked_ = false;       // In Turn::dirty_.
 };
 
 class Turn {
  public:
-  // Connections that hold bytes at once; others write at the end of the turn.
-  static constexpr size_t kHeldMax = 64;
+  // Connections that hold bytes at once: when one more comes, these write.
+  static constexpr size_t kHeldMax = 32;
 
   Turn() = default;
   ~Turn();

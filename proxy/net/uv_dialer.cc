@@ -1,6 +1,11 @@
-// Dials with uv_tcp_connect; the timeout is a Deadline of the loop's wheel.
+// Dials; the timeout is a Deadline of the loop's wheel.
+#include <errno.h>
 #include <fmt/format.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include <memory>
 #include <utility>
 
 #include "proxy/base/status.h"
@@ -9,43 +14,48 @@
 namespace penstock {
 namespace {
 
+// A socket that has begun to connect; -1: errno says why not.
+int BeginConnecting(const Address& address) {
+  const int fd = socket(address.get()->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return -1;
+  const socklen_t length =
+      address.get()->sa_family == AF_INET6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
+  if (connect(fd, address.get(), length) == 0 || errno == EINPROGRESS || errno == EINTR) return fd;
+  const int error = errno;
+  close(fd);
+  errno = error;
+  return -1;
+}
+
 class UvDial final : public Dialer::Pending {
  public:
   UvDial(UvLoop& loop, const Address& address, MonoTime timeout, Dialer::Callback callback)
-      : tcp_(Tcp::Open(loop)),
-        address_text_(address.text),
+      : address_text_(address.text),
         timeout_(timeout),
         callback_(std::move(callback)),
         deadline_(loop.deadlines(), [](void* self) { static_cast<UvDial*>(self)->OnTimeout(); },
                   this) {
-    tcp_->connect.data = this;
-    const int result = uv_tcp_connect(&tcp_->connect, &tcp_->handle, address.get(), OnConnected);
-    if (result == 0) {
+    const int fd = BeginConnecting(address);
+    if (fd >= 0) tcp_ = Tcp::Open(loop, fd);
+    if (tcp_ != nullptr) {
+      tcp_->SetOwner(this, [](void* self, int) { static_cast<UvDial*>(self)->OnConnected(); });
+      tcp_->Watch(UV_WRITABLE);
       deadline_.Set(loop.now() + timeout);
       return;
     }
-    // The handle is closed by whoever comes first, Finish() or the destructor.
-    loop.Defer([tcp = tcp_, result] {
-      auto* const self = static_cast<UvDial*>(tcp->connect.data);
-      if (self != nullptr) self->Finish(self->Refused(result));
+    // Told at the end of this turn, if anybody still waits then.
+    me_ = std::make_shared<UvDial*>(this);
+    loop.Defer([me = me_, error = errno] {
+      if (*me != nullptr) (*me)->Finish((*me)->Refused(error));
     });
   }
 
-  ~UvDial() override {
-    if (tcp_ == nullptr) return;
-    tcp_->connect.data = nullptr;
-    tcp_->Close();
-  }
+  ~UvDial() override { Leave(); }
 
  private:
-  static void OnConnected(uv_connect_t* request, int status) {
-    auto* const self = static_cast<UvDial*>(request->data);
-    if (self == nullptr) return;   // Cancelled; libuv reports it while it closes.
-    self->tcp_->loop.Enter();
-    if (status != 0) return self->Finish(self->Refused(status));
-    self->tcp_->connect.data = nullptr;
-    auto stream = std::make_unique<UvStream>(std::move(self->tcp_), self->address_text_);
-    self->Finish(std::unique_ptr<Stream>(std::move(stream)));
+  void OnConnected() {
+    if (const int error = tcp_->TakeError(); error != 0) return Finish(Refused(error));
+    Finish(std::unique_ptr<Stream>(std::make_unique<UvStream>(std::move(tcp_), address_text_)));
   }
 
   void OnTimeout() {
@@ -55,23 +65,25 @@ class UvDial final : public Dialer::Pending {
 
   absl::Status Refused(int error) const {
     // Nobody's fault over there: this process or machine has nothing left to dial with.
-    const bool ours = error == UV_EMFILE || error == UV_ENFILE || error == UV_ENOBUFS ||
-                      error == UV_ENOMEM || error == UV_EADDRNOTAVAIL;
+    const bool ours = error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM ||
+                      error == EADDRNOTAVAIL;
     if (ours) {
       return absl::ResourceExhaustedError(
-          A(fmt::format("{}: no socket to connect with: {}", address_text_, uv_strerror(error))));
+          A(fmt::format("{}: no socket to connect with: {}", address_text_, uv_strerror(-error))));
     }
     return absl::UnavailableError(
-        A(fmt::format("{}: connect: {}", address_text_, uv_strerror(error))));
+        A(fmt::format("{}: connect: {}", address_text_, uv_strerror(-error))));
+  }
+
+  void Leave() {
+    if (me_ != nullptr) *me_ = nullptr;
+    if (tcp_ != nullptr) std::exchange(tcp_, nullptr)->Close();
   }
 
   // The callback may destroy this: it is called last, from the stack.
   void Finish(absl::StatusOr<std::unique_ptr<Stream>> result) {
     deadline_.Clear();
-    if (tcp_ != nullptr) {
-      tcp_->connect.data = nullptr;
-      std::exchange(tcp_, nullptr)->Close();
-    }
+    Leave();
     Dialer::Callback callback = std::move(callback_);
     callback(std::move(result));
   }
@@ -81,6 +93,7 @@ class UvDial final : public Dialer::Pending {
   const MonoTime timeout_;
   Dialer::Callback callback_;
   Deadline deadline_;
+  std::shared_ptr<UvDial*> me_;   // For what is told later.
 };
 
 class UvDialer final : public Dialer {

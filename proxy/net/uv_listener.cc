@@ -80,13 +80,8 @@ class UvListener final : public Listener {
     const int fd = accept4(fd_, reinterpret_cast<sockaddr*>(&from), &length,
                            SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) return OnAcceptError(errno);
-    std::shared_ptr<Tcp> tcp = Tcp::Open(loop_);
-    if (uv_tcp_open(&tcp->handle, fd) != 0) {
-      close(fd);
-      tcp->Close();
-      return true;
-    }
-    uv_tcp_nodelay(&tcp->handle, 1);
+    std::shared_ptr<Tcp> tcp = Tcp::Open(loop_, fd);
+    if (tcp == nullptr) return true;
     Address peer = Address::From(reinterpret_cast<const sockaddr&>(from));
     on_accept_(std::make_unique<UvStream>(std::move(tcp), std::move(peer.text)));
     return true;

@@ -25,7 +25,6 @@ H2Session::H2Session(SessionSet& set, WorkerContext& context, std::unique_ptr<St
       sweep_(context.loop.deadlines(), &H2Session::OnSweep, this),
       leave_(context.loop.deadlines(), &H2Session::OnLeave, this) {
   writer_.AtEnd(this, &H2Session::OnEndOfTurn);
-  writer_.MayHold();
   stream_->SetReceiver(this);
   codec_->SetNow(context_.loop.now());
   writer_.out();                        // Our settings are due.

@@ -123,16 +123,21 @@ class ManualSignalWatch final : public Loop::SignalWatch {
 
 bool MemoryNetwork::Turn() {
   bool moved = false;
-  for (ManualLoop* const loop : loops_) {
-    if (loop->before_wait_) loop->before_wait_();
-  }
+  LetWait();  // For what a test has done since.
   for (size_t i = 0; i < loops_.size(); ++i) moved |= loops_[i]->RunPosted();
   for (size_t i = 0; i < links_.size(); ++i) {
     const std::shared_ptr<MemoryLink> link = links_[i].link;
     moved |= link->Step();
   }
+  LetWait();
   std::erase_if(links_, [](const Made& made) { return made.link->gone(); });
   return moved;
+}
+
+void MemoryNetwork::LetWait() {
+  for (ManualLoop* const loop : loops_) {
+    if (loop->before_wait_) loop->before_wait_();
+  }
 }
 
 void MemoryNetwork::RunUntilIdle() {

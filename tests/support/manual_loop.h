@@ -22,7 +22,7 @@ class MemoryNetwork {
   static constexpr MonoTime kStart = 1000 * kSecond;
 
   // One turn: what loops leave for its beginning, then one delivery to each end of each
-  // connection. False: nothing happened.
+  // connection, then what loops do before they wait. False: nothing happened.
   bool Turn();
   // Runs everything that can happen now, in a fixed order.
   void RunUntilIdle();
@@ -42,6 +42,7 @@ class MemoryNetwork {
   void ResetAllTo(std::string_view address);
 
  private:
+  void LetWait();
   friend class ManualLoop;
   friend class MemoryDial;
   friend class MemoryListener;

@@ -147,7 +147,6 @@ struct Holding : Pair {
   Holding() {
     turn.Hold();
     writer.Attach(*pair.a);
-    writer.MayHold();
   }
   void Say(std::string_view bytes) {
     const Turn::Scope scope(turn);
@@ -242,14 +241,12 @@ TEST(Turn, AWriterThatGoesAwayWritesWhatItHeld) {
     const Turn::Scope scope(turn);
     Writer gone(turn);
     gone.Attach(*p.pair.a);
-    gone.MayHold();
     gone.out().Copy("never");
   }
   EXPECT_FALSE(p.pair.link->Step());   // It went before its turn ended.
   {
     Writer gone(turn);
     gone.Attach(*p.pair.a);
-    gone.MayHold();
     {
       const Turn::Scope scope(turn);
       gone.out().Copy("held");
@@ -261,25 +258,53 @@ TEST(Turn, AWriterThatGoesAwayWritesWhatItHeld) {
   EXPECT_EQ(p.ear.reads, (std::vector<std::string>{"held"}));
 }
 
-TEST(Turn, OnlySoManyWritersHoldAtOnce) {
+struct Crowd {
+  explicit Crowd(size_t size) {
+    turn.Hold();
+    for (size_t i = 0; i < size; ++i) {
+      pairs.push_back(std::make_unique<Pair>());
+      writers.push_back(std::make_unique<Writer>(turn));
+      writers.back()->Attach(*pairs.back()->pair.a);
+    }
+  }
+  size_t Deliver() {
+    size_t written = 0;
+    for (const auto& one : pairs) written += one->pair.link->Step() ? 1 : 0;
+    return written;
+  }
   Turn turn;
-  turn.Hold();
   std::vector<std::unique_ptr<Pair>> pairs;
   std::vector<std::unique_ptr<Writer>> writers;
-  for (size_t i = 0; i < Turn::kHeldMax + 2; ++i) {
-    pairs.push_back(std::make_unique<Pair>());
-    writers.push_back(std::make_unique<Writer>(turn));
-    writers.back()->Attach(*pairs.back()->pair.a);
-    writers.back()->MayHold();
-    const Turn::Scope scope(turn);
-    writers.back()->out().Copy("x");
+};
+
+TEST(Turn, WhenOneMoreThanMayHoldHoldsTheOthersWrite) {
+  Crowd crowd(Turn::kHeldMax + 2);
+  for (const auto& writer : crowd.writers) {
+    const Turn::Scope scope(crowd.turn);
+    writer->out().Copy("x");
   }
-  size_t written = 0;
-  for (const auto& one : pairs) written += one->pair.link->Step() ? 1 : 0;
-  EXPECT_EQ(written, 2u);
-  turn.WriteHeld();
-  for (const auto& one : pairs) written += one->pair.link->Step() ? 1 : 0;
-  EXPECT_EQ(written, pairs.size());
+  EXPECT_EQ(crowd.Deliver(), Turn::kHeldMax);
+  crowd.turn.WriteHeld();
+  EXPECT_EQ(crowd.Deliver(), 2u);
+}
+
+TEST(Turn, OfTheOthersThoseThatStillGatherWriteWhenTheyHaveAll) {
+  Crowd crowd(Turn::kHeldMax + 1);
+  for (const auto& writer : crowd.writers) {
+    if (writer == crowd.writers.back()) break;
+    const Turn::Scope scope(crowd.turn);
+    writer->out().Copy("x");
+  }
+  {
+    const Turn::Scope scope(crowd.turn);
+    crowd.writers[0]->AtEnd(nullptr, [](void*, Gather& out) { out.Copy("z"); });
+    crowd.writers[0]->out().Copy("y");
+    crowd.writers.back()->out().Copy("x");  // Ends first.
+  }
+  EXPECT_EQ(crowd.Deliver(), Turn::kHeldMax - 1);
+  crowd.turn.WriteHeld();
+  EXPECT_EQ(crowd.Deliver(), 2u);
+  EXPECT_EQ(crowd.pairs[0]->ear.reads, (std::vector<std::string>{"xyz"}));
 }
 
 }  // namespace
