@@ -66,7 +66,8 @@ def origins(folder):
     binary = os.path.join(ROOT, "build/bin/origin")
     if not os.path.exists(binary):
         raise SystemExit("build/bin/origin is missing: "
-                         "cmake --preset release -DPENSTOCK_TESTS=ON -DPENSTOCK_BENCHMARKS=ON && ninja -C build origin relay")
+                         "cmake --preset release -DPENSTOCK_TESTS=ON -DPENSTOCK_BENCHMARKS=ON "
+                         "&& ninja -C build origin relay")
     with open(os.path.join(folder, "small"), "w", encoding="ascii") as file:
         file.write("x" * 200)
     with open(os.path.join(folder, "post.lua"), "w", encoding="ascii") as file:
