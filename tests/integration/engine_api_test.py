@@ -26,6 +26,20 @@ with open(os.path.join(MODEL, "golden.json"), encoding="utf-8") as file:
 SLOW = {"device": "emulated", "more": ["--timing", "v100", "--speed", "0.5"]}
 
 
+@contextlib.contextmanager
+def slow_reader(address, body):
+    """A client that has asked and read nothing of its answer but the first byte."""
+    host, port = address.rsplit(":", 1)
+    body = json.dumps(body).encode()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(120)
+        client.connect((host, int(port)))
+        client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+                       b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        yield client, client.recv(1)
+
+
 class EngineTest(StackTest):
     def engine(self, **options):
         """The address of a running engine."""
@@ -133,15 +147,8 @@ class SlowReaderTest(EngineTest):
 
     def read_late(self, more):
         """All that is sent to a client that first reads when the engine has nothing left to do."""
-        body = json.dumps(chat("What is a turbine?", stream=True, **more)).encode()
-        host, port = self.address.rsplit(":", 1)
-        with socket.socket() as client:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            client.settimeout(60)
-            client.connect((host, int(port)))
-            client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-                           b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
-            answer = client.recv(1)
+        body = chat("What is a turbine?", stream=True, **more)
+        with slow_reader(self.address, body) as (client, answer):
             wait_until(lambda: self.load()["running"] == 0, "the engine is done", 120)
             with contextlib.suppress(ConnectionResetError):
                 while part := client.recv(1 << 20):
@@ -253,6 +260,22 @@ class ProcessTest(EngineTest):
         with EventStream(self.address, COMPLETIONS, body) as stream:
             tokens = stream.tokens()
             next(tokens)
+            engine = self.engines.engines[0]
+            engine.send(signal.SIGTERM)
+            wait_until(lambda: self.load()["state"] == "draining", "it drains")
+            refused = request(self.address, "POST", COMPLETIONS, chat("What is a river?"))
+            self.assertEqual(refused.status, 503)
+            self.assertEqual(refused.json()["error"]["code"], "draining")
+            self.assertEqual(refused.header("connection"), "close")
+            self.assertEqual(request(self.address, "GET", "/health").status, 503)
+            self.assertGreater(len(list(tokens)), 10)
+        self.assertEqual(engine.wait(10), 0)
+
+    def test_sigterm_waits_until_a_slow_reader_has_its_answer(self):
+        self.engine()
+        # Some megabytes of JSON, more than the system takes for a client that does not read.
+        body = chat("What is a turbine?", max_tokens=400, n=8, ignore_eos=True, logprobs=True, top_logprobs=20)
+        with slow_reader(self.address, body) as (client, answer):
             engine = self.engines.engines[0]
             engine.send(signal.SIGTERM)
             wait_until(lambda: self.load()["state"] == "draining", "it drains")
