@@ -58,7 +58,7 @@ CASES = {
     "sse": ("h1", "h1", "event", wrk_events),
     "body-220k": ("h1", "h1", "request", wrk("/v1/chat/completions", 150, script="post.lua")),
 }
-SPECIAL = ("streams-10k", "idle-10k", "first-token-220k")
+SPECIAL = ("streams-10k", "h2-streams-10k", "idle-10k", "first-token-220k")
 
 
 @contextlib.contextmanager
@@ -104,13 +104,14 @@ def run_case(name, proxies, secs, rounds, folder):
 
 def run_special(name, proxies, folder):
     """peer -> a figure; its unit is in the name of the row."""
-    case, found = Case("h1", "h1", folder), {}
+    case, found = Case("h2" if name.startswith("h2") else "h1", "h1", folder), {}
     for peer in proxies:
         command = peer.command(case)
         if command is None or peer.name == "relay":
             continue
         with measure.running(command, peer.port) as process:
-            crowd.idle(peer.port, 50, lambda: None)   # Whatever is made on first use is made.
+            if not case.h2:
+                crowd.idle(peer.port, 50, lambda: None)   # Whatever is made on first use is made.
             before = measure.resident_bytes(process.pid)
             grown = lambda: measure.resident_bytes(process.pid) - before   # noqa: E731, read at once.
             if name == "streams-10k":
@@ -118,6 +119,11 @@ def run_special(name, proxies, folder):
                 found[peer.name] = peak / 1024 / STREAMS
                 if lost:
                     print(f"    {name}: {peer.name} did not give {len(lost)} streams whole, the first: {lost[0]}")
+            elif name == "h2-streams-10k":
+                lost, peak = crowd.h2_streams(peer.port, ORIGINS[0], 10_000, 20, 1500, grown)
+                found[peer.name] = peak / 1024 / 10_000
+                if lost:
+                    print(f"    {name}: {peer.name} gave {lost[0]}")
             elif name == "idle-10k":
                 found[peer.name] = crowd.idle(peer.port, IDLE, grown) / 1024 / IDLE
             else:
@@ -126,7 +132,8 @@ def run_special(name, proxies, folder):
     return found
 
 
-UNITS = {"streams-10k": "KiB a stream", "idle-10k": "KiB a connection", "first-token-220k": "us added, median"}
+UNITS = {"streams-10k": "KiB a stream", "h2-streams-10k": "KiB a stream", "idle-10k": "KiB a connection",
+         "first-token-220k": "us added, median"}
 
 
 def show(name, unit, found):

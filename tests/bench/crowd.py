@@ -2,8 +2,11 @@
 connections that do nothing but are there."""
 
 import asyncio
+import re
 import socket
+import subprocess
 import time
+import urllib.request
 
 
 async def _stream(port, events, gap_ms, lost):
@@ -46,6 +49,24 @@ def streams(port, count, events, gap_ms, at_peak):
     """`count` event streams side by side. Returns what was lost (empty: nothing), and
     what `at_peak()` said while all of them ran."""
     return asyncio.run(_streams(port, count, events, gap_ms, at_peak))
+
+
+def h2_streams(port, origin, count, events, gap_ms, at_peak):
+    """The same over HTTP/2, 100 streams a connection, so that the proxy's open files are those
+    towards its origins. Returns what was lost and the peak, as streams() does."""
+    path = f"/events/{events}/{gap_ms}"
+    with urllib.request.urlopen(f"http://127.0.0.1:{origin}/events/{events}/0") as one:
+        size = len(one.read())
+    h2load = subprocess.Popen(["h2load", f"-n{count}", f"-c{count // 100}", "-m100", f"http://127.0.0.1:{port}{path}"],
+                              stdout=subprocess.PIPE, text=True)
+    time.sleep(events * gap_ms / 2000)
+    peak = at_peak()
+    said = h2load.communicate()[0]
+    good = int(re.search(r"status codes: (\d+) 2xx", said)[1])
+    data = int(re.search(r"\((\d+)\) data", said)[1])
+    if (good, data) == (count, count * size):
+        return [], peak
+    return [f"{good} answers of {count}, {data} bytes of {count * size}"], peak
 
 
 def idle(port, count, while_idle):
