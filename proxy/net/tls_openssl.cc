@@ -166,7 +166,12 @@ absl::Status TrustAuthorities(SSL_CTX* context, std::string_view pem) {
   const auto authorities = ParseCertificates(pem);
   if (!authorities.ok()) return authorities.status();
   X509_STORE* const store = SSL_CTX_get_cert_store(context);
-  for (const X509Ptr& authority : *authorities) X509_STORE_add_cert(store, authority.get());
+  for (const X509Ptr& authority : *authorities) {
+    // What OpenSSL reads of a certificate when it first looks, it reads here, once, and not
+    // under a lock that the first handshakes of all threads wait for.
+    X509_check_purpose(authority.get(), -1, 0);
+    X509_STORE_add_cert(store, authority.get());
+  }
   ERR_clear_error();
   return absl::OkStatus();
 }
