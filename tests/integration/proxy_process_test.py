@@ -164,7 +164,7 @@ class LogTest(ProcessTest):
     def test_asked_to_end_again_and_again_it_ends_well(self):
         self.start(start=False)
         late = itertools.cycle([signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT])
-        for _ in range(20):  # What is left to do by then takes a moment.
+        for _ in range(8):  # What is left to do by then takes a moment.
             process = self.proxy.start_proxy()
             process.send(signal.SIGTERM)
             while process.ended() is None:
