@@ -261,6 +261,7 @@ void H1Session::CloseIdle(MonoTime idle_for) {
 
 // Between requests; the last answer may still be on its way to a slow client.
 void H1Session::Leave() {
+  writer_.Flush();
   if (stream_->buffered() > 0) return ShutDown();
   Close();
 }
