@@ -45,7 +45,7 @@ class Gather {
   bool empty() const { return size_ == 0; }
   // Something is here and all of it was copied: it points at nobody else's bytes.
   bool own() const {
-    return !spilled_ && piece_count_ == 1 && pieces_[0].data() == scratch_.data();
+    return size_ > 0 && !spilled_ && piece_count_ == 1 && pieces_[0].data() == scratch_.data();
   }
   void Clear();
 

@@ -120,6 +120,16 @@ absl::StatusOr<std::vector<Address>> Resolved(const std::string& host, uint16_t 
   return addresses;
 }
 
+// The loop of IgnoreFromNowOn(), which never runs and stays.
+uv_loop_t* NeverRun() {
+  static uv_loop_t* const loop = [] {
+    auto* const made = new uv_loop_t;
+    CHECK(uv_loop_init(made) == 0);
+    return made;
+  }();
+  return loop;
+}
+
 }  // namespace
 
 absl::Time Loop::ReadWallClock() { return absl::Now(); }
@@ -276,17 +286,16 @@ std::unique_ptr<Loop::ReadableWatch> UvLoop::OnReadable(int descriptor, Task tas
 }
 
 std::unique_ptr<Loop::SignalWatch> UvLoop::OnSignal(int signal, Task task) {
+  NeverRun();  // While there are descriptors to make it from.
   return std::make_unique<UvSignalWatch>(*this, signal, std::move(task));
 }
 
 // The last watch of a signal to go gives it back its default, which ends the process: so
-// there is one more here, of a loop that never runs, and both stay.
+// there is one more here, and it stays.
 void Loop::IgnoreFromNowOn(std::span<const int> signals) {
-  auto* const never_run = new uv_loop_t;
-  CHECK(uv_loop_init(never_run) == 0);
   for (const int number : signals) {
     auto* const watch = new uv_signal_t;
-    CHECK(uv_signal_init(never_run, watch) == 0);
+    CHECK(uv_signal_init(NeverRun(), watch) == 0);
     CHECK(uv_signal_start(watch, [](uv_signal_t*, int) {}, number) == 0);
     signal(number, SIG_IGN);
   }

@@ -72,10 +72,11 @@ void UvStream::Read() {
 // still knows better.
 void UvStream::EndOfReading(int error) {
   reading_ = false;
-  WatchWhatMatters();
   if (error == 0) error = tcp_->TakeError();
+  const bool told = std::exchange(broken_, broken_ || error != 0);
+  WatchWhatMatters();   // Nothing is written to what is broken: it would always be ready.
+  if (told) return;     // Fail() tells why, which the socket has forgotten.
   if (error == 0) return End(absl::OkStatus());
-  broken_ = true;
   End(absl::UnavailableError(A(fmt::format("{}: read: {}", peer_, uv_strerror(-error)))));
 }
 

@@ -190,6 +190,24 @@ TEST_F(LoopTest, AFailedWriteIsReportedLaterAndOnce) {
   EXPECT_FALSE(client_ear_.end.ok());
 }
 
+TEST_F(LoopTest, AStreamThatIsResetWithBytesLeftToWriteIsLeftAloneByItsLoop) {
+  Connect();
+  while (!client_->above_mark()) client_->Write(std::string(1 << 20, 'x'));
+  int turns = 0;
+  TimerQueue::Timer later;
+  client_ear_.on_end = [&] {   // And keeps it.
+    loop_->BeforeWait([&] { ++turns; });
+    later = loop_->timers().After(50 * kMillisecond, [&] { loop_->Stop(); });
+  };
+  client_->Resume();
+  server_->Reset();
+  loop_->Run();
+  loop_->BeforeWait({});
+  EXPECT_EQ(client_ear_.ends, 1);
+  EXPECT_FALSE(client_ear_.end.ok());
+  EXPECT_LT(turns, 10);
+}
+
 TEST_F(LoopTest, AStreamMayGoAwayInEachOfItsCallbacks) {
   Connect();
   server_ear_.on_data = [&] { server_.reset(); };
