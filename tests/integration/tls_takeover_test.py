@@ -88,6 +88,7 @@ class TlsTakeoverTest(StackTest):
         idle = self.connect(self.context())
         self.assertEqual(self.ask(idle, close=False).read(), b'{"choices": []}')
         old = self.next()
+        wait_until(lambda: " draining: " in self.log(old), "the old one takes no more")
         self.assertIsNone(old.ended())
         with self.connect(self.context()) as sock:
             self.assertEqual(self.ask(sock).status, 200)
@@ -147,7 +148,7 @@ class TlsTakeoverTest(StackTest):
                     session = sock.session
                 # A key of its own each time, and two of those before it.
                 for reused in (True, True, False):
-                    self.next()
+                    self.next().wait(patient(20))     # So that the new one takes what comes.
                     with self.connect(context, session) as sock:
                         self.assertEqual(sock.session_reused, reused)
                         self.assertEqual(self.ask(sock).status, 200)
