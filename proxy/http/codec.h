@@ -152,7 +152,8 @@ class Codec {
   virtual void FinishClosing(Gather& out, uint32_t error_code) { (void)out, (void)error_code; }
 
   // Bytes of this message's body that the codec keeps because the peer's window is
-  // closed; on HTTP/1 nothing, since all is handed to the stream.
+  // closed, or kept when the peer reset it; on HTTP/1 nothing, since all is handed to
+  // the stream.
   virtual size_t unsent(MessageId id) const { (void)id; return 0; }
   // Client role: how many more messages may begin now. HTTP/2: what the peer's
   // SETTINGS_MAX_CONCURRENT_STREAMS leaves; 0 where !reusable().

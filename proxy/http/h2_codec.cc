@@ -261,10 +261,12 @@ void H2Codec::GiveUpOn(H2Message& message, uint32_t error_code) {
 void H2Codec::OnStreamClosed(H2Message& message, uint32_t error_code) {
   if (std::exchange(message.closed, true)) return;
   --open_, ++closed_;
+  const size_t lost = message.unsent.size();
   message.unsent.Clear();
   if (std::exchange(message.over, true)) return;
   const bool done = server() ? message.writing == H2Message::Writing::kSent : message.read_over;
   if (done) return;
+  message.lost = lost;
   message.error_code = error_code;
   Note(Event::Kind::kReset, &message);
 }

@@ -410,7 +410,7 @@ void H2Codec::WritePing(Gather& out) {
 
 size_t H2Codec::unsent(MessageId id) const {
   const H2Message* const message = Find(id);
-  return message == nullptr ? 0 : message->unsent.size();
+  return message == nullptr ? 0 : message->unsent.size() + message->lost;
 }
 
 size_t H2Codec::room() const {

@@ -34,6 +34,7 @@ void H2Message::Reset() {
   refusal = {};
   trailers = trailers_to_send = {};
   left = 0;
+  lost = 0;
   unconsumed = 0;
   error_code = 0;
   writing = Writing::kNothing;

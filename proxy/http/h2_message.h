@@ -50,6 +50,7 @@ struct H2Message {
   std::span<Header> trailers_to_send;
   UnsentBytes unsent;
   uint64_t left = 0;                   // Framing::kLength: bytes still to write.
+  size_t lost = 0;                     // Of its body: unsent when the peer reset it.
   size_t unconsumed = 0;               // Bytes told whose window was not given back.
   uint32_t error_code = 0;             // Of its reset.
   Writing writing = Writing::kNothing;

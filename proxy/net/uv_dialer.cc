@@ -44,8 +44,9 @@ class UvDial final : public Dialer::Pending {
       return;
     }
     // Told at the end of this turn, if anybody still waits then.
+    const int error = errno;
     me_ = std::make_shared<UvDial*>(this);
-    loop.Defer([me = me_, error = errno] {
+    loop.Defer([me = me_, error] {
       if (*me != nullptr) (*me)->Finish((*me)->Refused(error));
     });
   }

@@ -154,9 +154,9 @@ void Exchange::Reply(uint16_t status, std::string_view body, std::span<const Hea
 
 // A client that leaves at [DONE] has its whole answer, though the message may not have ended.
 void Exchange::OnClientGone(std::unique_ptr<Exchange> self) {
-  const bool took_all = SaidDone() && session_->unsent(id_) == 0;
-  session_ = nullptr;
+  Session* const session = std::exchange(session_, nullptr);
   if (phase_ == Phase::kDone) return;
+  const bool took_all = SaidDone() && !session->broken() && session->unsent(id_) == 0;
   if (!took_all) {
     flag_ = kFlagNames[static_cast<size_t>(Flag::kDC)];
     details_ = "client_gone";

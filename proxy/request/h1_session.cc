@@ -159,6 +159,7 @@ void H1Session::OnStreamEnd(const absl::Status& status) {
   if (state_ == State::kClosed) return;
   // The other direction of a tunnel goes on until the backend ends it.
   if (status.ok() && tunnel_ && state_ == State::kOpen) return codec_->FeedEnd();
+  broken_ = !status.ok();
   Close();
 }
 

@@ -181,8 +181,9 @@ void H2Session::BeginLinger() {
   idle_.Set(linger_.Begin(*stream_, context_.loop.now()));
 }
 
-void H2Session::OnStreamEnd(const absl::Status&) {
+void H2Session::OnStreamEnd(const absl::Status& status) {
   Turn::Scope scope(context_.turn);
+  broken_ = !status.ok();
   Close();
 }
 

@@ -65,6 +65,8 @@ class Session {
   virtual void ExchangeDone(MessageId id, bool request_complete) = 0;
   virtual ClientProtocol protocol() const = 0;
   virtual std::string_view version() const = 0;   // "HTTP/1.1", for the access log.
+  // The connection failed: what was on its way may not have come.
+  bool broken() const { return broken_; }
   std::string_view peer() const { return stream_->peer(); }
   bool secure() const { return stream_->secure(); }
   bool debug_headers() const { return entrance_->debug_headers; }
@@ -101,6 +103,7 @@ class Session {
   std::unique_ptr<Stream> stream_;
   Writer writer_;
   const std::shared_ptr<const Entrance> entrance_;
+  bool broken_ = false;
 
  private:
   friend class SessionSet;

@@ -153,6 +153,37 @@ TEST(SharedResult, IsKeptWhenItsClientLeavesAtDoneThoughTheMessageHasNotEnded) {
   }
 }
 
+TEST(SharedResult, IsKeptThoughItsClientWhoseConnectionFailedIsLoggedAsGone) {
+  CacheWorld world;
+  std::string log;
+  world.context->access_log = AccessLog::Into([&](std::string_view line) { log += line; });
+  const auto client = world.Connect();
+  world.Ask(*client, Post(R"({"model":"m","temperature":0,"stream":true})"));
+  world.backends[0]->Say(std::string(kEventsHead) + Chunk(kToken) + Chunk("data: [DONE]\n\n"));
+  world.Run();
+  client->stream->Reset();
+  world.Run();
+  EXPECT_TRUE(Has(log, "client_gone")) << log;
+  EXPECT_EQ(world.cache->stats().entries, 1u);
+}
+
+TEST(SharedResult, IsKeptThoughItsClientThatTookNothingOfItIsLoggedAsGone) {
+  for (const uint32_t window : {0, 65'535}) {
+    CacheWorld world;
+    std::string log;
+    world.context->access_log = AccessLog::Into([&](std::string_view line) { log += line; });
+    CodecLimits limits;
+    limits.h2.stream_window = window;
+    H2Client client(world, limits);
+    const MessageId id = client.Post(R"({"model":"m","temperature":0,"stream":true})");
+    world.backends[0]->Say(std::string(kEventsHead) + Chunk(kToken) + Chunk("data: [DONE]\n\n"));
+    world.Run();
+    client.Reset(id);
+    EXPECT_EQ(Has(log, "client_gone"), window == 0) << log;
+    EXPECT_EQ(world.cache->stats().entries, 1u);
+  }
+}
+
 TEST(SharedResult, IsKeptWhenTheLastOfItsReadersLeavesAtDone) {
   CacheWorld world;
   const std::string ask = Post(R"({"model":"m","temperature":0,"stream":true})");
